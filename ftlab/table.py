@@ -1,0 +1,49 @@
+"""Tables: the one way in which ftlab shows rows, as text in a script and as HTML in a notebook."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from tabulate import tabulate
+
+
+class Table:
+    """Show rows under headers; the repr is the table.
+
+    Results such as an audit or a history hold one of these and pass `__repr__` and `_repr_html_` on.
+
+    Example:
+        >>> Table(["model", "parameters"], [["resnet18", 11_689_512], ["tiny", 42]])
+        model       parameters
+        --------  ------------
+        resnet18    11,689,512
+        tiny                42
+    """
+
+    def __init__(
+        self, headers: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", note: str = ""
+    ) -> None:
+        self.headers = list(headers)
+        self.rows = [list(row) for row in rows]
+        self.title = title
+        self.note = note
+
+    def __repr__(self) -> str:
+        body = tabulate(self.rows, self.headers, intfmt=",", floatfmt=".4g", missingval="")
+        return "\n".join(part for part in (self.title, body, self.note) if part)
+
+    def _repr_html_(self) -> str:
+        """Return the table as HTML; everything in it is escaped, so a `<class 'str'>` stays readable."""
+        body = tabulate(
+            self.rows, self.headers, tablefmt="html", intfmt=",", floatfmt=".4g", missingval=""
+        )  # escapes
+        title = f"<p><b>{escape(self.title)}</b></p>" if self.title else ""
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"{title}{body}{note}"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return one dictionary per row."""
+        return [dict(zip(self.headers, row, strict=True)) for row in self.rows]
