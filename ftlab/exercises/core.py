@@ -1,0 +1,358 @@
+"""An exercise is its solution, decorated.
+
+The right answer is a real function. Its name names the exercise, its docstring is the task, its signature is
+the starter. What belongs to it stands beside it:
+
+    @exercise(
+        check=check_only_head_moves,  # called with the answer; raises `Wrong`, or says nothing
+        hints=["Which call changes a parameter in place?", "Freeze everything, then thaw `model.fc`."],
+        also_right=[freeze_by_name],
+        mistakes=[Mistake(freeze_everything, says="`fc`"), ...],
+    )
+    def freeze_backbone(model: nn.Module) -> None:
+        '''Leave only the head `model.fc` trainable.'''
+        model.requires_grad_(False)
+        model.fc.requires_grad_(True)
+
+A check is a function of one argument, the answer. It builds a small model, calls the answer with it like the
+function that the answer is, looks at what happens, and raises `Wrong` if that is not right. Its docstring
+tells the learner what was checked. Everything else is done here: an answer not tried yet, the wrong
+signature, an error, a forgotten `return`, a loop without end, what it prints, random seeds.
+
+The kind of the task follows from the function:
+
+- with parameters: write. The starter raises `NotImplementedError`.
+- with `broken=`, a function: repair. The starter is the body of that function.
+- without parameters: predict or choose. The starter returns `...`; a value may be handed over as well.
+"""
+
+import ast
+import inspect
+import linecache
+import os
+import pkgutil
+import textwrap
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from ftlab.exercises import runner
+from ftlab.exercises.feedback import Code, Feedback, Outcome, Prose
+
+__all__ = [
+    "CheckFailed",
+    "Exercise",
+    "Feedback",
+    "Mistake",
+    "Outcome",
+    "Raised",
+    "Wrong",
+    "all_exercises",
+    "exercise",
+]
+
+
+class Wrong(Exception):  # noqa: N818  (it names what the answer is)
+    """Say that an answer is wrong: what was observed, and the next question.
+
+    Args:
+        message: What was observed, in the learner's names. Never the expected value first.
+        ask: The question that leads on.
+    """
+
+    def __init__(self, message: str, *, ask: str = "") -> None:
+        super().__init__(message)
+        self.message, self.ask = message, ask
+
+
+class Raised(Wrong):
+    """Say that the answer raised an error; `error` is that error, for a check that knows its reason."""
+
+    def __init__(self, error: BaseException, place: str) -> None:
+        text = textwrap.shorten(str(error), 300, placeholder=" ...")
+        name = type(error).__name__
+        super().__init__(f"It raised `{name}: {text}`{place}." if text else f"It raised `{name}`{place}.")
+        self.error = error
+
+
+class NotTried(Exception):  # noqa: N818
+    """Say that there is no answer yet."""
+
+
+class CheckFailed(AssertionError):  # noqa: N818  (read it aloud: "raises CheckFailed")
+    """Raised by `Exercise.check` for a wrong answer where the course itself is tested (`FTLAB_CI=1`)."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer that people give, and a part of the sentence that they then read."""
+
+    function: Callable
+    says: str
+
+
+class Answer:
+    """The learner's answer as a check calls it: like the function that it is.
+
+    What goes wrong inside it comes out as `Raised` or `NotTried`, without the learner's objects.
+    """
+
+    def __init__(self, function: Callable, *, gives_value: bool) -> None:
+        self.function, self.gives_value = function, gives_value
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            value = self.function(*args)
+        except (Exception, SystemExit) as error:
+            frames = list(traceback.walk_tb(error.__traceback__))
+            own = [place for place in frames if place[0].f_code.co_filename == _filename(self.function)]
+            if isinstance(error, NotImplementedError) and own and own[-1][0] is frames[-1][0]:
+                raise NotTried from None  # torch's own NotImplementedError comes from deeper down
+            place = _place(*own[-1]) if own else ""
+            raise Raised(error.with_traceback(None), place) from None
+        if value is ...:
+            raise NotTried
+        if inspect.isgenerator(value) and not self.gives_value:
+            raise Wrong("With a `yield` inside, a call runs none of its lines.", ask="What is `yield` for here?")
+        if value is None and self.gives_value:
+            raise Wrong("It gave back `None`.", ask="Does it end with a `return`, on every path?")
+        return value
+
+
+def _filename(function: Callable) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_filename if code else None
+
+
+def _place(frame: types.FrameType, line: int) -> str:
+    code = frame.f_code
+    source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
+    quote = f" (`{source}`)" if source else ""
+    return f" in line {line - code.co_firstlineno + 1} of `{code.co_name}`{quote}"
+
+
+class Exercise:
+    """A task, its starter, its hints and its check. Made by the decorator `exercise`.
+
+    Attributes:
+        name: Name of the exercise, and of the function to write.
+        topic: Module that it is declared in, such as "freezing".
+        kind: "write", "repair" or "predict".
+        task: What to do.
+        starter: Text of the notebook cell that the learner begins with.
+        hints: From "where to look" to "which call".
+        function: The solution itself.
+        also_right: Other right answers.
+        mistakes: Known wrong answers.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        *,
+        check: Callable[[Answer], None],
+        hints: Sequence[str],
+        also_right: Sequence[Callable] = (),
+        mistakes: Sequence[Mistake] = (),
+        broken: Callable | None = None,
+        remember: str = "",
+        seconds: float = 10.0,
+    ) -> None:
+        self.function = function
+        self.name, self.topic = function.__name__, function.__module__.rpartition(".")[2]
+        self.task = inspect.getdoc(function) or ""
+        self.checked = " ".join((check.__doc__ or "").split())
+        self.hints, self.also_right, self.mistakes = list(hints), list(also_right), list(mistakes)
+        self.broken, self.remember, self.seconds = broken, remember, seconds
+        self._check, self._next_hint = check, 0
+        self.__doc__ = self.task
+
+    def __repr__(self) -> str:
+        return f"<exercise {self.topic}.{self.name}: {self.kind}, {len(self.hints)} hints>"
+
+    @property
+    def kind(self) -> str:
+        """Return what there is to do: "write", "repair" or "predict"."""
+        if self.broken:
+            return "repair"
+        return "write" if self._parameters else "predict"
+
+    @property
+    def starter(self) -> str:
+        """Return the text of the cell that the learner begins with."""
+        head, _ = _head_and_body(self.function)
+        if self.broken:
+            return f"{head}\n{_head_and_body(self.broken)[1]}"
+        return head + ("\n    raise NotImplementedError" if self._parameters else "\n    return ...")
+
+    def solution(self) -> Code:
+        """Return the source of the solution, the one that the tests run."""
+        return Code("\n".join(_head_and_body(self.function)))
+
+    def hint(self, number: int | None = None) -> Prose:
+        """Return hint `number`, counted from 1; without a number the next one.
+
+        Raises:
+            IndexError: There is no such hint.
+        """
+        total = len(self.hints)
+        if number is None:
+            number = self._next_hint = min(self._next_hint + 1, total)
+        if not 1 <= number <= total:
+            raise IndexError(f"{self.name} has no hint {number}; it has hints 1 to {total}")
+        last = " That was the last hint; `.solution()` shows one right answer." if number == total else ""
+        return Prose(f"Hint {number} of {total}: {self.hints[number - 1]}{last}")
+
+    def check(self, answer: Any, *, seed: int = 0) -> Feedback:
+        """Judge `answer` and return the feedback.
+
+        Nothing is changed but what the answer itself changes outside of its arguments.
+
+        Args:
+            answer: The function itself, not the result of calling it. Where the task is to predict, the
+                prediction may be handed over too.
+            seed: Random seed of the data and models that the answer is tried on.
+
+        Raises:
+            CheckFailed: The answer is wrong and the environment variable `FTLAB_CI` is 1.
+        """
+        feedback = self.judge(answer, seed=seed)
+        if feedback.outcome is Outcome.WRONG and os.environ.get("FTLAB_CI") == "1":
+            raise CheckFailed(repr(feedback))
+        return feedback
+
+    def judge(self, answer: Any, *, seed: int = 0) -> Feedback:
+        """Judge `answer` like `check`, and never raise because it is wrong."""
+        run = runner.run(lambda: self._verdict(answer), seconds=self.seconds, seed=seed)
+        if run.error is not None:
+            raise run.error
+        outcome, message, ask = _stopped(run, self.seconds) if run.stopped else run.value
+        checked = "" if outcome is Outcome.NOT_TRIED else self.checked
+        return Feedback(self.name, outcome, message, ask, checked, run.printed)
+
+    def _verdict(self, answer: Any) -> tuple[Outcome, str, str]:
+        try:
+            self._check(self._accept(answer))
+        except NotTried as reason:
+            return Outcome.NOT_TRIED, str(reason) or "There is no answer yet.", "`.hint()` helps you to begin."
+        except Wrong as wrong:
+            return Outcome.WRONG, wrong.message, wrong.ask
+        except Exception as error:  # the answer left something behind that the check cannot work with
+            text = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+            ask = "Is what you return or change of the kind that the task asks for?"
+            return Outcome.WRONG, f"After your answer the check could not go on: `{text}`.", ask
+        return Outcome.PASSED, "Right.", self.remember
+
+    def _accept(self, answer: Any) -> Answer:
+        """Return the answer as a check takes it; say so where it is none."""
+        handing_over = f"Hand over the function itself: `{self.topic}.{self.name}.check({self.name})`."
+        if answer is None or answer is ... or isinstance(answer, Exercise):
+            raise NotTried(f"There is no answer yet. {handing_over}")
+        gives_value = inspect.signature(self.function).return_annotation not in (None, "None")
+        if not self._parameters and not callable(answer):
+            return Answer(lambda: answer, gives_value=gives_value)
+        if not callable(answer) or isinstance(answer, nn.Module):
+            kind = type(answer).__name__
+            raise Wrong(f"You handed over a `{kind}`, the result of a call. {handing_over}")
+        self._accept_signature(answer)
+        if self.broken and _same_code(answer, self.starter):
+            raise NotTried("This is still the broken version.")
+        return Answer(answer, gives_value=gives_value)
+
+    def _accept_signature(self, answer: Callable) -> None:
+        try:
+            signature = inspect.signature(answer)
+            signature.bind(*self._parameters)
+        except (TypeError, ValueError) as error:
+            called = f"{self.name}({', '.join(self._parameters)})"
+            own = f"{getattr(answer, '__name__', 'answer')}{signature}"
+            ask = "Which arguments does the starter have?"
+            raise Wrong(f"It is called as `{called}`, but yours is `{own}`: {error}.", ask=ask) from None
+
+    @property
+    def _parameters(self) -> list[str]:
+        return list(inspect.signature(self.function).parameters)
+
+
+def exercise(
+    *,
+    check: Callable[[Answer], None],
+    hints: Sequence[str],
+    also_right: Sequence[Callable] = (),
+    mistakes: Sequence[Mistake] = (),
+    broken: Callable | None = None,
+    remember: str = "",
+    seconds: float = 10.0,
+) -> Callable[[Callable], Exercise]:
+    """Turn a right answer into an exercise.
+
+    Args:
+        check: Called with the answer; raises `Wrong`. Its docstring says what is checked.
+        hints: At least two, from "where to look" to "which call".
+        also_right: Right answers of another style.
+        mistakes: At least three wrong answers that people give, and what they hear.
+        broken: For a task to repair: the function whose body is the starter.
+        remember: One sentence to take along, shown with a right answer.
+        seconds: Time limit for one check.
+    """
+
+    def decorate(function: Callable) -> Exercise:
+        return Exercise(
+            function,
+            check=check,
+            hints=hints,
+            also_right=also_right,
+            mistakes=mistakes,
+            broken=broken,
+            remember=remember,
+            seconds=seconds,
+        )
+
+    return decorate
+
+
+def all_exercises() -> list[Exercise]:
+    """Return every exercise that is declared in a module `ftlab.exercises.<topic>`, in their order there."""
+    package = import_module("ftlab.exercises")
+    found = []
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        members = vars(import_module(info.name)).values()
+        found += [m for m in members if isinstance(m, Exercise) and m.function.__module__ == info.name]
+    return found
+
+
+def _stopped(run: runner.Run, seconds: float) -> tuple[Outcome, str, str]:
+    if run.stopped == "time":
+        message, ask = f"It did not end within {seconds:g} seconds.", "Which loop has no end, and why?"
+    else:
+        message, ask = "It took more than 2 GiB of memory.", "What grows with every round of a loop?"
+    if run.alive:
+        message += " It could not be stopped and still runs in the background: restart the kernel."
+    return Outcome.WRONG, message, ask
+
+
+def _head_and_body(function: Callable) -> tuple[str, str]:
+    """Return the source of `function` in two parts: the signature with the docstring, and the rest."""
+    source = textwrap.dedent(inspect.getsource(function))
+    lines, node = source.splitlines(), ast.parse(source).body[0]
+    first = node.body[0]
+    end = first.end_lineno if ast.get_docstring(node) else first.lineno - 1
+    return "\n".join(lines[node.lineno - 1 : end]), "\n".join(lines[end:])
+
+
+def _same_code(function: Callable, source: str) -> bool:
+    """Say whether `function` was compiled from `source`, whatever its comments and blank lines."""
+    name = ast.parse(source).body[0].name
+    constants = compile(source, "<starter>", "exec").co_consts  # annotations have a code of their own there
+    codes = [c for c in constants if isinstance(c, types.CodeType) and c.co_name == name]
+    return isinstance(function, types.FunctionType) and _essence(function.__code__) == _essence(codes[0])
+
+
+def _essence(code: types.CodeType) -> tuple:
+    constants = tuple(_essence(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants

@@ -1,0 +1,190 @@
+"""Run somebody else's code with a limit of time and memory, and leave no trace of it."""
+
+import contextlib
+import contextvars
+import ctypes
+import io
+import os
+import random
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import psutil
+import torch
+
+POLL = 0.05  # seconds between two looks at the clock and the memory
+GRACE = 2.0  # seconds that code gets to end once it was told to
+
+
+class Stopped(BaseException):
+    """End the code that it is raised in, because its time or memory is used up.
+
+    A signal, not an error: `except Exception` in that code must not catch it.
+    """
+
+
+@dataclass
+class Run:
+    """What came of a run: its value or its error, why it was stopped, and what it printed."""
+
+    value: Any = None
+    error: BaseException | None = None
+    stopped: str = ""  # "time", "memory", or nothing
+    alive: bool = False  # it was told to stop, and did not
+    printed: str = ""
+
+
+class Printed(io.TextIOBase):
+    """Keep the beginning of what one thread prints; others, such as a training job, print on as before."""
+
+    def __init__(self, thread: threading.Thread, screen: TextIO, keep: int = 1000) -> None:
+        self.thread, self.screen, self.keep = thread, screen, keep
+        self.head, self.count = "", 0
+
+    def write(self, text: str) -> int:
+        """Take `text` in place of the screen."""
+        if threading.current_thread() is not self.thread:
+            return self.screen.write(text)
+        self.head += text[: max(0, self.keep - self.count)]
+        self.count += len(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        """Say that one can print here."""
+        return True
+
+    def __str__(self) -> str:
+        more = f"\n... and {self.count - self.keep:,} more characters" if self.count > self.keep else ""
+        return self.head.rstrip() + more
+
+
+def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = 2 * 2**30, seed: int = 0) -> Run:
+    """Call `function` in a thread of its own, and come back in any case.
+
+    The thread brings a fresh grad mode, inference mode, autocast and default device with it, which end with
+    it. All other state that it may change is put back (see `no_trace`).
+
+    A thread cannot be killed, only asked: `Stopped` is raised in it, at its next Python instruction. That
+    ends every loop written in Python, on every system and in a notebook kernel. It does not end a single call
+    that never returns to Python, such as `time.sleep(3600)` or waiting for a lock. Such a run is left behind
+    (`alive` is True) and ends with the kernel.
+
+    Args:
+        function: Called without arguments.
+        seconds: Time limit. The call takes up to `GRACE` seconds more if the code does not end.
+        memory: Bytes by which the whole process may grow.
+        seed: Random seed that the code starts from, for torch, numpy and `random`.
+
+    Example:
+        >>> def forever():
+        ...     while True:
+        ...         pass
+        >>> run(forever, seconds=0.1).stopped
+        'time'
+    """
+    result = Run()
+    context = contextvars.copy_context()  # so that a notebook knows to which cell an output belongs
+    thread = threading.Thread(target=context.run, args=(_work, function, result), daemon=True)
+    out, err = Printed(thread, sys.stdout), Printed(thread, sys.stderr)
+    with no_trace(seed), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        thread.start()
+        try:
+            result.stopped = _wait(thread, seconds, memory)
+        finally:  # also when the notebook's stop button is pressed
+            result.alive = not _stop(thread)
+    result.printed = f"{out}\n{err}".strip("\n")
+    return result
+
+
+def _work(function: Callable[[], Any], result: Run) -> None:
+    threads = torch.get_num_threads()
+    with contextlib.suppress(Stopped):  # it may come as late as while an error is being handled
+        try:
+            result.value = function()
+        except Stopped:
+            raise
+        except BaseException as error:
+            result.error = error
+    torch.set_num_threads(threads)  # torch remembers it for threads to come
+
+
+def _wait(thread: threading.Thread, seconds: float, memory: int) -> str:
+    process = psutil.Process()
+    end, full = time.monotonic() + seconds, process.memory_info().rss + memory
+    while True:
+        thread.join(POLL)
+        if not thread.is_alive():
+            return ""
+        if time.monotonic() > end:
+            return "time"
+        if process.memory_info().rss > full:
+            return "memory"
+
+
+def _stop(thread: threading.Thread) -> bool:
+    """Ask `thread` to end, again and again: a bare `except:` in a loop swallows the first times."""
+    end = time.monotonic() + GRACE
+    while thread.is_alive() and time.monotonic() < end:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+        thread.join(POLL)
+    return not thread.is_alive()
+
+
+@contextlib.contextmanager
+def no_trace(seed: int | None = None) -> Iterator[None]:
+    """Put back what code may change in the process: random states, torch's settings, warnings, folder.
+
+    Args:
+        seed: Random seed inside the block; None goes on with the present random state.
+    """
+    put_back = [_random_state(), *_settings()]
+    folder = Path.cwd()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # the same verdict whatever filters are set outside
+            if seed is not None:
+                _seed(seed)
+            yield
+    finally:
+        for action in put_back:
+            action()
+        if not folder.samefile(Path.cwd()):
+            os.chdir(folder)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (the learner's code may use numpy's global generator)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
+
+
+def _random_state() -> Callable[[], None]:
+    state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+
+    def put_back() -> None:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+    return put_back
+
+
+def _settings() -> list[Callable[[], None]]:
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic, anomaly = torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled()
+    return [
+        lambda: torch.set_default_dtype(dtype),
+        lambda: torch.set_num_threads(threads) if torch.get_num_threads() != threads else None,
+        lambda: torch.use_deterministic_algorithms(deterministic),
+        lambda: torch.autograd.set_detect_anomaly(anomaly),
+    ]
