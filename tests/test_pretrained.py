@@ -11,6 +11,7 @@ import skimage
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.transforms import v2
 
@@ -101,7 +102,7 @@ def test_meta_tells_the_truth(model):
     meta = pretrained.EfficientNet_Lite0_Weights.DEFAULT.meta
     assert meta["num_params"] == sum(p.numel() for p in model.parameters())
     assert meta["_file_size"] == pytest.approx(lite.weights_file().stat().st_size / 2**20, abs=0.01)
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 224, 224))
     assert meta["_ops"] == pytest.approx(counter.get_total_flops() / 2e9, abs=0.001)
 

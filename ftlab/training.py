@@ -1,0 +1,358 @@
+"""The training loop, short enough to read, and the history that it returns."""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ftlab.modes import keep_modes
+from ftlab.random_state import keep_random_state
+from ftlab.table import Table
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def fit(
+    model: nn.Module,
+    train: DataLoader,
+    val: DataLoader | None = None,
+    *,
+    epochs: int,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    loss: Loss = F.cross_entropy,
+    seed: int | None = None,
+    on_epoch_start: Callable[[int], Any] | Sequence[Callable[[int], Any]] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: bool = True,
+) -> "History":
+    """Train `model` and return what happened, epoch by epoch.
+
+    The model is changed: it is the trained one afterwards. `History.best_state_dict` keeps a copy of the
+    parameters and buffers of the best epoch, by value.
+
+    The trap: a loop that calls `model.train()` in each epoch undoes a batch norm that was put in eval mode. This
+    one leaves every module in the mode in which it finds it, and says so if nothing is in train mode. Ctrl-C and
+    the kernel's stop button end the training cleanly: the history so far is returned.
+
+    Args:
+        model: Takes a batch of images (N, C, H, W) to logits (N, classes), on whatever device it is.
+        train: Batches of images and class numbers (N,).
+        val: Measured after each epoch; decides which epoch is the best.
+        epochs: How often the training images are gone through.
+        optimizer: Owns the parameters that shall move.
+        scheduler: Is stepped after each epoch; `ReduceLROnPlateau` is given the validation loss.
+        loss: Takes logits and class numbers to a number.
+        seed: Same seed, same numbers on the same machine: shuffling, dropout and augmentation start from it. The
+            random state outside is not touched. None goes on from the random state as it is.
+        on_epoch_start: Called with the number of the epoch, from 0, before it begins: gradual unfreezing, say.
+        should_stop: Asked before each batch; True ends the training as Ctrl-C does.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: Nothing would be trained, a loader is empty, or a class number does not fit the model.
+
+    Example:
+        >>> images, labels = torch.randn(8, 4), torch.tensor([0, 1] * 4)
+        >>> batches = loader(torch.utils.data.TensorDataset(images, labels), batch_size=4)
+        >>> model = nn.Linear(4, 2)
+        >>> fit(model, batches, epochs=2, optimizer=torch.optim.SGD(model.parameters()), progress=False).epochs
+        2
+    """
+    _check(model, train, val, optimizer)
+    hooks = [on_epoch_start] if callable(on_epoch_start) else list(on_epoch_start)
+    history = History()
+    with keep_random_state(seed), tqdm(total=epochs * len(train), disable=not progress, leave=False) as bar:
+        try:
+            for epoch in range(epochs):
+                for hook in hooks:
+                    hook(epoch)
+                row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"]}
+                row |= _train_one_epoch(model, train, optimizer, loss, should_stop, bar)
+                if val is not None:
+                    measured = evaluate(model, val, loss=loss, should_stop=should_stop, progress=False)
+                    row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
+                history._add(row, model)
+                _step(scheduler, row)
+        except KeyboardInterrupt as stop:
+            history.stopped = str(stop) or "stopped by hand"
+    return history
+
+
+def _train_one_epoch(model, train, optimizer, loss, should_stop, bar) -> dict[str, float]:
+    """Go once through the training images; the five lines in the middle are all there is to training."""
+    device = _device(model)
+    running = _Mean()
+    for images, targets in train:
+        if should_stop():
+            raise _Stop
+        images, targets = images.to(device), targets.to(device)
+        optimizer.zero_grad()
+        logits = model(images)
+        value = _checked(loss, logits, targets)
+        value.backward()
+        optimizer.step()
+        running.add(logits.detach(), targets, value.detach())
+        bar.update()
+        bar.set_postfix(loss=f"{running.loss:.3f}", refresh=False)
+    return {"train loss": running.loss, "train accuracy": running.accuracy}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: DataLoader,
+    *,
+    loss: Loss = F.cross_entropy,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: bool = True,
+) -> "Evaluation":
+    """Measure `model` on `batches` in eval mode.
+
+    The model is not changed: afterwards every module has the mode that it had before, no graph is kept, and the
+    random state is as it was.
+
+    Args:
+        model: As in `fit`.
+        batches: Batches of images and class numbers (N,); not shuffled, if the predictions are to be matched
+            with the images.
+        loss: As in `fit`.
+        should_stop: As in `fit`; True ends with KeyboardInterrupt.
+        progress: Show a bar.
+
+    Returns:
+        Loss, accuracy and, image by image, target, prediction and probabilities.
+    """
+    device = _device(model)
+    all_logits, all_targets = [], []
+    # Random state too: a DataLoader draws from it even if it does not shuffle.
+    with keep_modes(model), keep_random_state():
+        model.eval()
+        for images, targets in tqdm(batches, disable=not progress, leave=False):
+            if should_stop():
+                raise _Stop
+            all_logits.append(model(images.to(device)).float().cpu())
+            all_targets.append(targets)
+    if not all_logits:
+        raise ValueError("there is nothing to evaluate: the loader gave no batch")
+    logits, targets = torch.cat(all_logits), torch.cat(all_targets)
+    classes = list(getattr(batches.dataset, "classes", [])) or [str(i) for i in range(logits.shape[1])]
+    return Evaluation(float(_checked(loss, logits, targets)), targets, logits.softmax(1), classes)
+
+
+def loader(dataset: Dataset, *, batch_size: int = 32, shuffle: bool = False) -> DataLoader:
+    """Return a DataLoader that is safe in a notebook.
+
+    The images are read in the notebook's own process (`num_workers=0`). The trap: worker processes are started
+    anew in each epoch, cannot see a class or function of a notebook cell on Windows and macOS, and take a second
+    each to start; for a few hundred small images they are slower, and one that dies hangs the kernel.
+
+    Args:
+        dataset: Anything with a length and items (image tensor, class number).
+        batch_size: Images per batch.
+        shuffle: In a new order each epoch; for training.
+
+    Raises:
+        ValueError: The dataset is empty.
+    """
+    if len(dataset) == 0:
+        raise ValueError(f"{type(dataset).__name__} has no images")
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, num_workers=0)
+
+
+class _Stop(KeyboardInterrupt):  # it is no error: it ends the loop as Ctrl-C does
+    """The training ends here; the text is the reason."""
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+class _Mean:
+    """Loss and accuracy so far, each image counting the same. Numbers only: no graph is kept."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.right = 0, 0.0, 0
+
+    def add(self, logits: Tensor, targets: Tensor, value: Tensor) -> None:
+        self.count += len(targets)
+        self.total += value.item() * len(targets)
+        self.right += (logits.argmax(1) == targets).sum().item()
+
+    @property
+    def loss(self) -> float:
+        return self.total / self.count
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.count
+
+
+def _step(scheduler: LRScheduler | None, row: dict[str, float]) -> None:
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(row.get("val loss", row["train loss"]))
+    elif scheduler is not None:
+        scheduler.step()
+
+
+def _check(model: nn.Module, train: DataLoader, val: DataLoader | None, optimizer: Optimizer) -> None:
+    """Refuse what would train nothing, before anything is changed."""
+    for name, batches in (("training", train), ("validation", val)):
+        if batches is not None and len(batches) == 0:
+            raise ValueError(f"the {name} loader gives no batch: its dataset is empty, or smaller than one batch")
+    trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("every parameter of the model is frozen; unfreeze some: model.requires_grad_(True)")
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for key, name in trainable.items() if key not in owned]
+    if len(missing) == len(trainable):
+        raise ValueError(
+            f"the optimizer owns none of the {len(trainable)} trainable parameters ({missing[0]}, ...); was it "
+            "built before the head was replaced? Build it again"
+        )
+    if missing:
+        warnings.warn(
+            f"{len(missing)} trainable parameters are in no group of the optimizer and will not move: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
+            stacklevel=3,
+        )
+    if not any(module.training for module in model.modules()):
+        warnings.warn(
+            "the whole model is in eval mode: dropout is off and batch norm holds its statistics. "
+            "If that is not meant, call model.train() before fit",
+            stacklevel=3,
+        )
+
+
+def _checked(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss; say it in plain words if it cannot be computed or is no number."""
+    try:
+        value = loss(logits, targets)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the loss cannot be computed from logits of shape {tuple(logits.shape)} and targets of shape "
+            f"{tuple(targets.shape)} with values from {targets.min().item()} to {targets.max().item()}: {error}. "
+            f"A model with {logits.shape[-1]} outputs knows the classes 0 to {logits.shape[-1] - 1}"
+        ) from error
+    if not value.isfinite():  # said before the step, so that the parameters are still numbers
+        raise _Stop(f"the loss became {value.item()}; try a smaller learning rate")
+    return value
+
+
+@dataclass
+class History:
+    """What happened in a training, epoch by epoch; the repr is the table.
+
+    Attributes:
+        rows: One dictionary per finished epoch.
+        best_state_dict: A copy of the `state_dict` after the best epoch (by validation accuracy, then loss); None
+            if there was no validation.
+        stopped: Why the training ended early; empty if it did not.
+        seconds: How long each epoch took.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best_state_dict: dict[str, Tensor] | None = field(default=None, repr=False)
+    stopped: str = ""
+    seconds: list[float] = field(default_factory=list, repr=False)
+    _began: float = field(default_factory=time.perf_counter, repr=False)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were finished."""
+        return len(self.rows)
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The row of the best epoch by validation, or None if there was no validation."""
+        rated = [row for row in self.rows if "val accuracy" in row]
+        return max(rated, key=lambda row: (row["val accuracy"], -row["val loss"]), default=None)
+
+    def _add(self, row: dict[str, float], model: nn.Module) -> None:
+        self.rows.append(row)
+        now = time.perf_counter()
+        self.seconds.append(now - self._began)
+        self._began = now
+        if self.best is row:
+            # state_dict() alone is a live view: it would go on changing with the model.
+            self.best_state_dict = copy.deepcopy(model.state_dict())
+
+    def table(self) -> Table:
+        """Return the epochs as a table."""
+        headers = list(dict.fromkeys(key for row in self.rows for key in row))
+        best = f"best epoch: {self.best['epoch']}" if self.best else ""
+        stopped = f"ended early: {self.stopped}" if self.stopped else ""
+        rows = [[row.get(key) for key in headers] for row in self.rows]
+        return Table(headers, rows, note="; ".join(part for part in (best, stopped) if part))
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rows and how it ended as plain numbers and strings."""
+        return {"rows": [dict(row) for row in self.rows], "stopped": self.stopped, "seconds": list(self.seconds)}
+
+    def plot(self):
+        """Return a picture of loss and accuracy by epoch."""
+        from ftlab import plots
+
+        return plots.history(self)
+
+
+@dataclass
+class Evaluation:
+    """How a model did on a set of images; the repr is one line.
+
+    Attributes:
+        loss: The mean loss.
+        targets: Class numbers (N,).
+        probabilities: What the model gave each class (N, classes).
+        classes: The names of the classes.
+    """
+
+    loss: float
+    targets: Tensor
+    probabilities: Tensor
+    classes: list[str]
+
+    @property
+    def predictions(self) -> Tensor:
+        """The most probable class of each image (N,)."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images whose most probable class is the right one."""
+        return (self.predictions == self.targets).float().mean().item()
+
+    @property
+    def confusion(self) -> Tensor:
+        """How often a class (row) was taken for another (column): (classes, classes)."""
+        count = len(self.classes)
+        return torch.bincount(self.targets * count + self.predictions, minlength=count**2).view(count, count)
+
+    def worst(self, count: int = 8) -> list[int]:
+        """Return the positions of the mistakes, the surest first."""
+        wrong = (self.predictions != self.targets).nonzero().flatten()
+        sureness = self.probabilities.max(1).values[wrong]
+        return wrong[sureness.argsort(descending=True, stable=True)][:count].tolist()
+
+    def __repr__(self) -> str:
+        return f"accuracy {self.accuracy:.1%} and loss {self.loss:.3f} on {len(self.targets):,} images"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers: loss, accuracy, and the confusion matrix as lists."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "confusion": self.confusion.tolist()}
