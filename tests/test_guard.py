@@ -82,11 +82,7 @@ PAIRS = {
     "shell_is_captured": Pair(
         bad=[Cell("files = !nosuchcommand")],
         says="runs no shell commands, here: 'nosuchcommand'",
-        good=[
-            Cell(
-                "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''], check=True).returncode == 1 or None"
-            )
-        ],
+        good=[Cell("import subprocess, sys\ndone = subprocess.run([sys.executable, '-c', ''], check=True)")],
     ),
     "thread_after_the_last_cell": Pair(
         bad=[Cell(THREAD.format(number=0))],
@@ -193,7 +189,7 @@ def copy_project(folder: Path) -> Path:
 
 
 def run_pytest(
-    project: Path, *arguments: str, command=(sys.executable, "-m", "pytest")
+    project: Path, *arguments: str, command=(sys.executable, "-m", "pytest", "-n0")
 ) -> subprocess.CompletedProcess:
     """Run the project's pytest as a person would, without what this test run put into the environment."""
     ours = ("PYTEST_", "OMP_NUM_THREADS", "FTLAB_CI", "COV_")
@@ -258,17 +254,33 @@ def test_cells_after_a_failure_name_the_cell_that_failed(judged):
     assert "Cell 0 of this notebook failed before" in judged["exception_bad"][1].text
 
 
+PYTEST = str(Path(sys.executable).with_name("pytest"))
+
+
 @pytest.mark.parametrize(
-    "arguments", [["-n0", "notebooks/bad.ipynb"], ["-n2"], ["../project/notebooks/bad.ipynb"]]
+    "command",
+    [
+        [sys.executable, "-m", "pytest", "-n0", "notebooks/bad.ipynb"],
+        [PYTEST, "-n0", "../project/notebooks/bad.ipynb"],
+        [PYTEST],  # two workers, all of testpaths
+    ],
+    ids=["python -m pytest FILE", "pytest FILE", "pytest"],
 )
-@pytest.mark.parametrize(
-    "command", [[sys.executable, "-m", "pytest"], [str(Path(sys.executable).parent / "pytest")]]
-)
-def test_however_pytest_is_started_the_guard_is_there(tmp_path, command, arguments):
+def test_however_pytest_is_started_the_guard_is_there(tmp_path, command):
     project = copy_project(tmp_path / "project")
+    (project / "ftlab").mkdir()
     write_notebook(project / "notebooks/bad.ipynb", PAIRS["line_magic"].bad)
     write_notebook(project / "notebooks/good.ipynb", PAIRS["line_magic"].good)
-    (project / "ftlab").mkdir()
-    done = run_pytest(project, *arguments, command=command)
+    done = run_pytest(project, command=command)
     assert done.returncode == 1, done.stdout + done.stderr
     assert verdicts(project)["bad"][0].outcome == "failure"
+
+
+def test_a_notebook_stays_whole_on_one_of_two_workers(tmp_path):
+    project = copy_project(tmp_path / "project")
+    for name in ("one", "two", "three"):
+        cells = [Cell("value = 0"), *[Cell("value += 1; print(value)", f"{n}\n") for n in range(1, 9)]]
+        write_notebook(project / f"notebooks/{name}.ipynb", cells)
+    done = run_pytest(project, "notebooks", "-n2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [len(cells) for cells in verdicts(project).values()] == [9, 9, 9]
