@@ -1,0 +1,133 @@
+"""Snapshots: remember everything a training step may change, and put it back in place."""
+
+import gc
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from .norms import Held
+
+_OPENED = (nn.Module, Held, Optimizer, LRScheduler, GradScaler)  # objects whose attributes we remember
+
+
+class Snapshot:
+    """Remember objects with all their tensors and attributes; `restore` puts the same objects back.
+
+    Nothing is replaced: a tensor keeps its identity and its memory, so that a tie stays a tie, and an optimizer
+    goes on knowing its parameters. Attributes are remembered for modules, optimizers, schedulers and gradient
+    scalers, and through any dictionary, list and set in them.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> before = Snapshot(model)
+        >>> weight = model.weight.item()
+        >>> model.weight.data.zero_(), model.eval()
+        (tensor([[0.]]), Linear(in_features=1, out_features=1, bias=True))
+        >>> before.restore()
+        >>> model.weight.item() == weight, model.training
+        (True, True)
+    """
+
+    def __init__(self, *things: Any) -> None:
+        self._known: dict[int, Any] = {}  # also keeps the objects alive, so that ids stay theirs
+        self._undo: list[Callable[[], None]] = []
+        for thing in things:
+            self.add(thing)
+
+    def add(self, thing: Any) -> None:
+        """Remember one more object, and what it holds; what is known already is not remembered again."""
+        if id(thing) in self._known or not isinstance(thing, (torch.Tensor, dict, list, set, tuple, *_OPENED)):
+            return
+        self._known[id(thing)] = thing
+        if isinstance(thing, torch.Tensor):
+            self._add_tensor(thing)
+        elif isinstance(thing, dict):
+            self._add_container(thing, dict(thing), thing.update, thing.values())
+        elif isinstance(thing, list):
+            self._add_container(thing, list(thing), thing.extend, thing)
+        elif isinstance(thing, set):
+            self._add_container(thing, set(thing), thing.update, ())
+        elif isinstance(thing, tuple):
+            for value in thing:
+                self.add(value)
+        else:
+            self.add(vars(thing))
+
+    def restore(self) -> None:
+        """Put everything back as it was when it was remembered."""
+        with torch.no_grad():
+            for undo in self._undo:
+                undo()
+
+    def _add_container(self, thing: Any, content: Any, refill: Callable, values: Any) -> None:
+        def undo() -> None:
+            thing.clear()
+            refill(content)
+
+        self._undo.append(undo)
+        for value in list(values):
+            self.add(value)
+
+    def _add_tensor(self, tensor: torch.Tensor) -> None:
+        if nn.parameter.is_lazy(tensor) or tensor.is_meta:
+            return  # there are no values to remember
+        leaf = tensor.is_leaf
+        memory, values, flag = tensor.detach(), tensor.detach().clone(), tensor.requires_grad
+        gradient = tensor.grad if leaf else None
+        self.add(gradient)
+
+        def undo() -> None:
+            if leaf:
+                tensor.grad = None  # a gradient of another type would stand in the way
+                tensor.data = memory
+                tensor.requires_grad_(flag)
+            if not same(memory, values):  # writing would tell autograd that the tensor has changed
+                memory.copy_(values)
+            if leaf:
+                tensor.grad = gradient
+
+        self._undo.append(undo)
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors have the same type, shape and values; NaN equals NaN."""
+    if one.dtype != other.dtype or one.shape != other.shape or one.device != other.device:
+        return False
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def owners(model: nn.Module) -> list[Optimizer]:
+    """Return the living optimizers that have a parameter of the model in one of their groups."""
+    own = {id(parameter) for parameter in model.parameters()}
+    found = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
+    return [o for o in found if any(id(p) in own for group in o.param_groups for p in group["params"])]
+
+
+def companions(optimizers: list[Optimizer]) -> list[LRScheduler | GradScaler]:
+    """Return the living schedulers of these optimizers, and every gradient scaler."""
+    known = {id(optimizer) for optimizer in optimizers}
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), LRScheduler | GradScaler)]
+    return [thing for thing in found if isinstance(thing, GradScaler) or id(thing.optimizer) in known]
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """Leave the random states of Python, NumPy and torch (CPU and CUDA) as they were."""
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = np.random.get_state()  # noqa: NPY002 (steps of old style use the global one)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        torch.cuda.set_rng_state_all(cuda)
