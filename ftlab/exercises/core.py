@@ -76,7 +76,8 @@ class Raised(Wrong):
     def __init__(self, error: BaseException, place: str) -> None:
         text = textwrap.shorten(str(error), 300, placeholder=" ...")
         name = type(error).__name__
-        super().__init__(f"It raised `{name}: {text}`{place}." if text else f"It raised `{name}`{place}.")
+        message = f"It raised `{name}: {text}`{place}." if text else f"It raised `{name}`{place}."
+        super().__init__(message, ask="What does that line get to work on? Try it in a cell of its own.")
         self.error = error
 
 
@@ -164,7 +165,7 @@ class Exercise:
         seconds: float = 10.0,
     ) -> None:
         self.function = function
-        self.name, self.topic = function.__name__, function.__module__.rpartition(".")[2]
+        self.name, self.topic = function.__name__, _topic(function.__module__)
         self.task = inspect.getdoc(function) or ""
         self.checked = " ".join((check.__doc__ or "").split())
         self.hints, self.also_right, self.mistakes = list(hints), list(also_right), list(mistakes)
@@ -317,13 +318,18 @@ def exercise(
 
 
 def all_exercises() -> list[Exercise]:
-    """Return every exercise that is declared in a module `ftlab.exercises.<topic>`, in their order there."""
+    """Return every exercise that is declared in `ftlab.exercises.<topic>`, a module or a folder."""
     package = import_module("ftlab.exercises")
-    found = []
-    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    found: dict[int, Exercise] = {}  # by identity: a folder's `__init__` shows those of its modules again
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         members = vars(import_module(info.name)).values()
-        found += [m for m in members if isinstance(m, Exercise) and m.function.__module__ == info.name]
-    return found
+        found |= {id(member): member for member in members if isinstance(member, Exercise)}
+    return list(found.values())
+
+
+def _topic(module: str) -> str:
+    """Return the topic of a module: "freezing" for `ftlab.exercises.freezing` and for a module in that folder."""
+    return module.removeprefix("ftlab.exercises.").partition(".")[0]
 
 
 def _stopped(run: runner.Run, seconds: float) -> tuple[Outcome, str, str]:
