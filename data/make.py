@@ -129,9 +129,7 @@ def fetch(folder: Path) -> None:
     """Fetch both packages by name into `folder`."""
     npm = shutil.which("npm")
     if npm is None:
-        sys.exit(
-            f"npm is not installed; put {' and '.join(map(archive, PACKAGES))} into a folder and pass --packages"
-        )
+        sys.exit(f"npm is missing; put {' and '.join(map(archive, PACKAGES))} into a folder, pass --packages")
     for name, _ in PACKAGES.values():
         subprocess.run([npm, "pack", f"emoji-datasource-{name}@{VERSION}"], cwd=folder, check=True)
 
