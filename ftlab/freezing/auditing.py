@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftlab.random_state import keep_random_state
+
 from .causes import Cause, Hindrance
 from .evidence import Evidence, named_tensors, shares_memory
 from .report import FreezeAudit, TensorAudit, describe
 from .selection import scopes
-from .snapshot import Snapshot, companions, owners, same, same_random_state
+from .snapshot import Snapshot, companions, owners, same
 
 
 def audit(
@@ -66,7 +68,7 @@ def audit(
     evidence = Evidence(model)
     kept = False
     try:
-        with nullcontext() if keep else same_random_state(), evidence.collect():
+        with nullcontext() if keep else keep_random_state(), evidence.collect():
             for _ in range(steps):
                 step()
         found = FreezeAudit(_judge(model, evidence, optimizers), steps, len(evidence.strangers))

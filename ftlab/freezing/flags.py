@@ -82,15 +82,15 @@ def freeze(model: nn.Module, *patterns: Pattern, batch_norm: Literal["eval", "tr
         parameter.grad = None
     norms = {name: module for name, module, frozen in _touched(model, chosen) if is_norm(module) and frozen}
     changed = [name for name, module in norms.items() if is_held(module) != (batch_norm == "eval")]
-    for module in norms.values():
-        (hold if batch_norm == "eval" else release)(module)
+    for name, module in norms.items():
+        (hold if batch_norm == "eval" else release)(module, _around(model, name))
     return _receipt("froze", model, chosen, changed)
 
 
 def unfreeze(model: nn.Module, *patterns: Pattern) -> FreezeReceipt:
     """Make parameters trainable and let go of the norms inside; the model is changed in place.
 
-    A norm that was held goes back to the mode that was last asked for, as if it had never been held.
+    A norm that was held goes back to the mode of the module around it, as if it had never been held.
 
     The trap: an optimizer that was built from the trainable parameters only does not know the new ones. Give
     them to it with `optimizer.add_param_group`, or let `phases` do it; `audit` shows what does not move.
@@ -114,8 +114,8 @@ def unfreeze(model: nn.Module, *patterns: Pattern) -> FreezeReceipt:
         if parameter.is_floating_point() or parameter.is_complex():  # whole numbers have no gradient
             parameter.requires_grad_(True)
     changed = {name: module for name, module, _ in _touched(model, chosen) if is_held(module)}
-    for module in changed.values():
-        release(module)
+    for name, module in changed.items():
+        release(module, _around(model, name))
     return _receipt("unfroze", model, chosen, list(changed))
 
 
@@ -126,6 +126,10 @@ def _touched(model: nn.Module, chosen: Selection) -> Iterator[tuple[str, nn.Modu
     for name, module, scope in scopes(model):
         if id(module) in modules or any(id(parameter) in parameters for parameter in scope):
             yield name, module, not any(parameter.requires_grad for parameter in scope)
+
+
+def _around(model: nn.Module, name: str) -> nn.Module | None:
+    return model.get_submodule(name.rpartition(".")[0]) if name else None
 
 
 def _receipt(action: str, model: nn.Module, chosen: Selection, norms: list[str]) -> FreezeReceipt:

@@ -10,7 +10,7 @@ from ftlab.table import Table
 from .causes import ADVICE, Cause, Hindrance
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from ftlab.plots import Picture
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class FreezeAudit:
         headers = ["part", "frozen", "moved", "stuck", "held", "largest change", "why (tensors)"]
         return Table(headers, rows, title=self._verdict(), note=self._advice())
 
-    def plot(self) -> "Figure":
+    def plot(self) -> "Picture":
         """Return a picture: the model as a strip of tensors, from first to last, moved or held."""
         from .picture import strip
 

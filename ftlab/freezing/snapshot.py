@@ -1,12 +1,9 @@
 """Snapshots: remember everything a training step may change, and put it back in place."""
 
 import gc
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.amp import GradScaler
@@ -36,7 +33,8 @@ class Snapshot:
         (True, True)
     """
 
-    def __init__(self, *things: Any) -> None:
+    def __init__(self, *things: Any, values: bool = True) -> None:
+        self._values = values  # whether what the tensors contain is remembered too
         self._known: dict[int, Any] = {}  # also keeps the objects alive, so that ids stay theirs
         self._undo: list[Callable[[], None]] = []
         for thing in things:
@@ -77,8 +75,8 @@ class Snapshot:
             self.add(value)
 
     def _add_tensor(self, tensor: torch.Tensor) -> None:
-        if nn.parameter.is_lazy(tensor) or tensor.is_meta:
-            return  # there are no values to remember
+        if not self._values or nn.parameter.is_lazy(tensor) or tensor.is_meta:
+            return
         leaf = tensor.is_leaf
         memory, values, flag = tensor.detach(), tensor.detach().clone(), tensor.requires_grad
         gradient = tensor.grad if leaf else None
@@ -116,18 +114,3 @@ def companions(optimizers: list[Optimizer]) -> list[LRScheduler | GradScaler]:
     known = {id(optimizer) for optimizer in optimizers}
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), LRScheduler | GradScaler)]
     return [thing for thing in found if isinstance(thing, GradScaler) or id(thing.optimizer) in known]
-
-
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """Leave the random states of Python, NumPy and torch (CPU and CUDA) as they were."""
-    python, cpu = random.getstate(), torch.get_rng_state()
-    numpy = np.random.get_state()  # noqa: NPY002 (steps of old style use the global one)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        torch.cuda.set_rng_state_all(cuda)
