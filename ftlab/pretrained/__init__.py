@@ -5,6 +5,7 @@ After `import ftlab.pretrained` torchvision's own calls know `efficientnet_lite0
 """
 
 from ftlab.pretrained.catalogue import available
+from ftlab.pretrained.extract import features, similarity
 from ftlab.pretrained.lite import EfficientNet_Lite0_Weights, efficientnet_lite0
 from ftlab.pretrained.loading import fetch, load, preprocessing
 
@@ -12,7 +13,9 @@ __all__ = [
     "EfficientNet_Lite0_Weights",
     "available",
     "efficientnet_lite0",
+    "features",
     "fetch",
     "load",
     "preprocessing",
+    "similarity",
 ]

@@ -1,0 +1,79 @@
+"""What a network makes of images, layer by layer, and which images look alike to it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ftlab.modes import keep_modes
+from ftlab.nearest import nearest
+from ftlab.random_state import keep_random_state
+
+
+@torch.no_grad()
+def features(
+    model: nn.Module, batches: DataLoader, layers: Sequence[str], *, progress: bool = True
+) -> dict[str, Tensor]:
+    """Return what each of `layers` gives for each image, averaged over the picture.
+
+    The model is not changed: modes, buffers and random state are as before, and no hook stays. It runs in eval
+    mode. The trap: a loader that shuffles gives the rows in another order than the dataset has.
+
+    Args:
+        model: Any module; its output is not looked at.
+        batches: Batches of images, or of (images, class numbers).
+        layers: Names of modules, as `model.named_modules()` gives them. Their output is (N, C, H, W), or (N, C).
+        progress: Show a bar.
+
+    Returns:
+        One tensor (images, C) per layer, on the CPU.
+
+    Raises:
+        ValueError: There is no module of such a name.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())
+        >>> images = torch.utils.data.DataLoader(torch.rand(6, 3, 8, 8), batch_size=2)
+        >>> features(model, images, ["1"], progress=False)["1"].shape
+        torch.Size([6, 5])
+    """
+    modules = dict(model.named_modules())
+    unknown = [layer for layer in layers if layer not in modules]
+    if unknown:
+        raise ValueError(f"the model has no module {unknown[0]!r}; {nearest(unknown[0], filter(None, modules))}")
+    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+
+    def keep(layer: str):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            found[layer].append(output.flatten(2).mean(2).cpu() if output.ndim > 2 else output.cpu())
+
+        return hook
+
+    handles = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with keep_modes(model), keep_random_state():
+            model.eval()
+            device = next(model.parameters()).device
+            for batch in tqdm(batches, disable=not progress, leave=False):
+                model((batch[0] if isinstance(batch, list | tuple) else batch).to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def similarity(features: Tensor) -> Tensor:
+    """Return how alike the images are, (N, N) from -1 to 1: the cosine of their standardised features (N, C).
+
+    Standardised, because a channel that answers strongly to every image would make all images alike.
+
+    Example:
+        >>> similarity(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))[0].round(decimals=1)
+        tensor([ 1.,  1., -1.])
+    """
+    centred = features - features.mean(0)
+    standard = centred / centred.std(0).clamp(min=1e-6)
+    unit = nn.functional.normalize(standard, dim=1)
+    return unit @ unit.T
