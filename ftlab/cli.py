@@ -1,0 +1,92 @@
+"""The `ftlab` command. It starts fast: a command imports what is slow to load when it runs.
+
+To add a command, write `_add_NAME(commands)`, which declares its arguments and sets `run`, a function that
+takes the parsed arguments and returns the exit code, and name it in `main`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftlab import __version__
+from ftlab.lessons import hand_out
+
+FOLDER = "ftlab-lessons"
+FIRST = "00_welcome.ipynb"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0 for done, 1 for not possible, 2 for not understood."""
+    parser = argparse.ArgumentParser(prog="ftlab", description="ftlab, the fine-tuning lab", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_lab, _add_lessons):
+        add(commands)
+    args, args.rest = parser.parse_known_args(arguments)
+    if args.rest and args.run is not _lab:
+        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
+    return args.run(args)
+
+
+def _add_lab(commands: argparse._SubParsersAction) -> None:
+    lab = commands.add_parser(
+        "lab",
+        help="open your own copies of the lessons in JupyterLab",
+        description="Copy the lessons into FOLDER, never over a file that you changed, and open them in "
+        "JupyterLab. All further arguments go to JupyterLab.",
+        usage=f"ftlab lab [FOLDER] [JupyterLab's arguments, such as --no-browser --port 9000]\n\n"
+        f"FOLDER is {FOLDER} in the current folder, unless it is named as the first argument.",
+        allow_abbrev=False,
+    )
+    lab.set_defaults(run=_lab)
+
+
+def _add_lessons(commands: argparse._SubParsersAction) -> None:
+    lessons = commands.add_parser(
+        "lessons",
+        help="only copy the lessons",
+        description="Copy the lessons into FOLDER, never over a file that you changed: "
+        "a newer lesson is put beside it.",
+    )
+    lessons.add_argument("folder", metavar="FOLDER", nargs="?", default=FOLDER, help=f"where to ({FOLDER})")
+    lessons.set_defaults(run=_lessons)
+
+
+def _lab(args: argparse.Namespace) -> int:
+    named = bool(args.rest) and not args.rest[0].startswith("-")
+    folder = _copy_lessons(args.rest[0] if named else FOLDER)
+    try:
+        from jupyterlab.labapp import LabApp
+    except ImportError as error:
+        raise SystemExit(
+            f"ftlab: JupyterLab does not start ({error}). Try: {sys.executable} -m pip install jupyterlab"
+        ) from None
+    first = folder / FIRST
+    LabApp.launch_instance([str(first if first.exists() else folder), *args.rest[named:]])
+    return 0
+
+
+def _lessons(args: argparse.Namespace) -> int:
+    _copy_lessons(args.folder)
+    return 0
+
+
+def _copy_lessons(name: str) -> Path:
+    """Hand the lessons out and say what was done; end the program in plain words if that is not possible."""
+    folder = Path(name).expanduser().absolute()
+    try:
+        done = hand_out(folder)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise SystemExit(f"ftlab: {error.filename} is in the way of the lessons; name another folder") from None
+    except PermissionError as error:
+        raise SystemExit(f"ftlab: {error.filename} may not be written; name another folder") from None
+    except OSError as error:
+        raise SystemExit(
+            f"ftlab: the lessons could not be written to {folder}: {error.strerror or error}"
+        ) from None
+    except ValueError as error:
+        raise SystemExit(f"ftlab: {error}") from None
+    news = [f"  {row['lesson']}: {row['done']}" for row in done.to_dict() if row["done"] != "as it was"]
+    print(f"{len(done)} lessons in {folder}", *news, sep="\n")
+    return folder
