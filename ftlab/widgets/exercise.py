@@ -59,11 +59,8 @@ class ExercisePanel(Panel):
         self.on(self.solution)
 
     def _check(self) -> None:
-        self.check.disabled = True  # a check may take seconds
-        try:
-            self.feedback = self.exercise.judge(self._fetch())
-        finally:
-            self.check.disabled = False
+        self.check.description = "Checking ..."  # a disabled button would lose the focus of the keyboard
+        self.feedback = self.exercise.judge(self._fetch())
 
     def _fetch(self) -> Any:
         try:
@@ -75,6 +72,7 @@ class ExercisePanel(Panel):
         self.seen = min(self.seen + 1, len(self.exercise.hints))
 
     def _render(self) -> None:
+        self.check.description = "Check"
         total = len(self.exercise.hints)
         self.hint.disabled = self.seen == total
         self.hint.description = "No more hints" if self.hint.disabled else f"Hint {self.seen + 1} of {total}"

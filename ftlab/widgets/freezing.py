@@ -1,8 +1,9 @@
 """The panel of the freezing lesson: click a block to freeze it, run a step, see what moved and why."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable
-from pprint import pformat
+from textwrap import fill
 from typing import Any
 
 import ipywidgets as w
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ftlab.freezing import FreezeAudit, TensorAudit, audit, freeze, unfreeze
+from ftlab.freezing import FreezeAudit, FreezeCost, TensorAudit, audit, cost, freeze, unfreeze
 from ftlab.freezing.norms import hold, is_held, release
+from ftlab.widgets.background import Latest
 from ftlab.widgets.blocks import Block, blocks, outline, tops
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel
@@ -31,7 +33,8 @@ class FreezePanel(Panel):
 
     Args:
         model: Any module.
-        example: A batch for the step; without it random numbers in the shape of images or features.
+        example: A batch, or a tuple of the model's arguments, for the step and for the cost; without it random
+            numbers in the shape of images or features.
         step: Your own training step, as in `ftlab.freezing.audit`; without it one step of SGD with momentum
             and weight decay on `example`.
 
@@ -53,11 +56,11 @@ class FreezePanel(Panel):
         self,
         model: nn.Module,
         *,
-        example: torch.Tensor | None = None,
+        example: torch.Tensor | tuple | None = None,
         step: Callable[[], Any] | None = None,
     ) -> None:
-        self.model, self.example = model, example
-        self.own_step = step
+        self.model, self.own_step = model, step
+        self.example = random_batch(model) if example is None else example
         self.audit: FreezeAudit | None = None
         self._found = _state(model)
         found = blocks(model)
@@ -65,10 +68,14 @@ class FreezePanel(Panel):
         self.tree.expanded = outline(found)
         self._tops = {block.path for block in tops(found, self.tree.expanded)}
         self.batch_norm = w.Dropdown(options=_POLICIES, value=_policy(found), description="batch norm")
+        self.batch_norm.layout.width = "340px"
         self.step = w.Button(description="Run one step", icon="play")
         self.reset = w.Button(description="Reset", icon="undo", tooltip="Back to the flags as they were found")
-        self.cost, self.verdict = w.HTML(), w.HTML()
-        super().__init__(self.batch_norm, self.tree, w.HBox([self.step, self.reset]), self.verdict, self.cost)
+        self.saved, self.verdict = w.HTML(), w.HTML()
+        self._costs: dict[tuple, FreezeCost | Exception] = {}
+        self._counting = Latest(self.refresh)
+        buttons = w.HBox([self.step, self.reset])
+        super().__init__(self.batch_norm, self.tree, self.saved, buttons, self.verdict)
         self.tree.on_toggle(lambda path: self._act(lambda: self._toggle(path)))
         self.on(self.batch_norm, self._apply_policy)
         self.on(self.step, self._step)
@@ -89,20 +96,18 @@ class FreezePanel(Panel):
         self.audit = None
 
     def _step(self) -> None:
-        self.step.disabled = True  # a step of a large model takes seconds
-        try:
-            self.audit = audit(self.model, self.own_step) if self.own_step else self._audit_sgd()
-        finally:
-            self.step.disabled = False
+        self.step.description = "Running ..."  # a disabled button would lose the focus of the keyboard
+        self.audit = None
+        self.audit = audit(self.model, self.own_step) if self.own_step else self._audit_sgd()
 
     def _audit_sgd(self) -> FreezeAudit:
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        batch = random_batch(self.model) if self.example is None else self.example
+        inputs = _inputs(self.example)
 
         def step() -> None:
             self.model.train()
             optimizer.zero_grad()
-            _loss(self.model(batch)).backward()
+            _loss(self.model(*inputs)).backward()
             optimizer.step()
 
         return audit(self.model, step, optimizer=optimizer)
@@ -115,9 +120,26 @@ class FreezePanel(Panel):
             (hold if held else release)(norm)
         self.audit = None
 
+    def _count(self, state: tuple, model: nn.Module) -> None:
+        try:
+            self._costs[state] = cost(model.train(), self.example)
+        except Exception as error:  # a forward that asks for values cannot be counted
+            self._costs[state] = error
+
+    def close(self) -> None:
+        """Take the view away and stop counting."""
+        self._counting.drop()
+        super().close()
+
     def _render(self) -> None:
+        self.step.description = "Run one step"
         self.tree.update([_row(block, self.audit) for block in blocks(self.model)])
         self.verdict.value = _verdict(self.audit) if self.audit else ""
+        state = _state_of(self.model)
+        if state not in self._costs:  # counting takes up to a second: the tree does not wait for it
+            copied = share_memory(self.model)
+            self._counting.ask(lambda: self._count(state, copied))
+        self.saved.value = _saved(self._costs.get(state), self.example)
 
     def describe(self) -> str:
         """Return how much is frozen, and what the last step did."""
@@ -149,13 +171,13 @@ def freeze_code(model: nn.Module) -> str:
         >>> print(freeze_code(model))
         # `model` is your model; it is changed in place
         model.requires_grad_(True)
-        for name in ['0', '1']:
+        for name in ["0", "1"]:
             model.get_submodule(name).requires_grad_(False)
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 parameter.grad = None  # a leftover gradient would still move it at the next optimizer.step()
         # the flag does not stop batch norm: hold its statistics, also through model.train()
-        for name in ['1']:
+        for name in ["1"]:
             norm = model.get_submodule(name)
             norm.eval()
             norm.train = lambda mode=True, norm=norm: norm
@@ -197,14 +219,14 @@ def _loop(names: list[str], get: str) -> list[str]:
 
 
 def _names(names: list[str]) -> str:
-    return pformat(names, width=88, compact=True)
+    return fill("[" + ", ".join(f'"{name}"' for name in names) + "]", 88, subsequent_indent="    ")
 
 
 def random_batch(model: nn.Module) -> torch.Tensor:
     """Return random numbers that most models take: 4 images, or 4 rows of features; the same ones each time.
 
     Raises:
-        ValueError: If the model begins neither with a convolution on images nor with a linear layer.
+        ValueError: If the model has neither a convolution on images nor a linear layer.
 
     Example:
         >>> random_batch(nn.Sequential(nn.Conv2d(1, 8, 3))).shape
@@ -216,7 +238,22 @@ def random_batch(model: nn.Module) -> torch.Tensor:
         raise ValueError(f"what does a {kind} take? Hand over a batch: FreezePanel(model, example=batch)")
     side = getattr(model, "image_size", 96)  # a vision transformer takes one size only
     shape = (4, first.in_features) if isinstance(first, nn.Linear) else (4, first.in_channels, side, side)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(first.weight.device)
+
+
+def share_memory(model: nn.Module) -> nn.Module:
+    """Return a copy of the model with flags of its own over the same memory: it costs milliseconds.
+
+    It may be looked at in another thread while the flags of the model itself change.
+    """
+    memo: dict[int, torch.Tensor] = {id(b): b.detach() for b in model.buffers()}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), parameter.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
+def _inputs(example: torch.Tensor | tuple) -> tuple:
+    return example if isinstance(example, tuple) else (example,)
 
 
 def _loss(output: Any) -> torch.Tensor:
@@ -230,6 +267,12 @@ def _state(model: nn.Module) -> tuple[list[tuple[nn.Parameter, bool]], list[tupl
     """Return what Reset puts back: the flags, and which norms are held."""
     norms = [module for block in blocks(model)[:1] for module in block.norms]
     return [(p, p.requires_grad) for p in model.parameters()], [(norm, is_held(norm)) for norm in norms]
+
+
+def _state_of(model: nn.Module) -> tuple:
+    """Return what the cost depends on, to count each state once."""
+    flags = tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters())
+    return flags, tuple(is_held(module) for module in model.modules())
 
 
 def _policy(found: list[Block]) -> str:
@@ -286,6 +329,34 @@ def _verdict(found: FreezeAudit) -> str:
     table = found.table()
     note = "<br>".join(map(escape, table.note.splitlines()))
     return f'<p role="status"><b>{escape(table.title)}</b><br>{note}</p>'
+
+
+def _saved(found: FreezeCost | Exception | None, example: torch.Tensor | tuple) -> str:
+    """Return what the frozen parts save, as bars with their numbers."""
+    if isinstance(found, Exception):
+        return f"<p>The cost cannot be counted: {escape(type(found).__name__)}: {escape(str(found))}</p>"
+    if found is None:
+        return "<p>Counting the cost ...</p>"
+    now, full = found.now, found.everything
+    rows = [
+        _bar("trainable parameters", now.trainable, full.trainable, _short),
+        _bar("gradients and Adam's moments", now.gradients + now.adam, full.gradients + full.adam, _mib),
+        _bar("activations kept for backward", now.activations, full.activations, _mib),
+        _bar("backward work", now.backward, full.backward, lambda n: f"{n / 1e9:,.2f} GFLOP"),
+    ]
+    shapes = " and ".join("×".join(map(str, getattr(x, "shape", "?"))) for x in _inputs(example))
+    return f"<table>{''.join(rows)}</table><p>of full training, for a batch of {shapes}</p>"
+
+
+def _bar(label: str, now: int, full: int, unit: Callable[[int], str]) -> str:
+    share = now / full if full else 0.0
+    bar = f'<div class="ftlab-bar" aria-hidden="true"><div style="width: {share:.0%}"></div></div>'
+    numbers = f"{share:.0%}</td><td>{unit(now)} of {unit(full)}"
+    return f"<tr><td>{label}</td><td>{bar}</td><td>{numbers}</td></tr>"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def _short(number: int) -> str:

@@ -17,6 +17,11 @@ STYLE = """<style>
 .ftlab-panel { border: 1px solid var(--jp-border-color2, #bbb); border-radius: 4px; padding: 8px 12px; }
 .ftlab-panel, .ftlab-panel .widget-html-content { color: var(--jp-ui-font-color1, inherit); }
 .ftlab-panel h3 { margin: 2px 0 0; font-size: var(--jp-ui-font-size2, 15px); }
+.ftlab-panel p { margin: 3px 0; }
+.ftlab-panel .widget-html:has(> .widget-html-content:empty) { display: none; }
+.ftlab-panel td { padding: 0 10px 0 0; }
+.ftlab-bar { width: 160px; height: 10px; border: 1px solid var(--jp-border-color1, #999); }
+.ftlab-bar > div { height: 100%; background: var(--jp-brand-color1, #1976d2); }
 .ftlab-panel img { max-width: 100%; }
 .ftlab-panel pre { margin: 4px 0; padding: 8px; overflow: auto; line-height: 1.4; user-select: text;
   font-family: var(--jp-code-font-family, monospace); font-size: var(--jp-code-font-size, 13px);

@@ -16,8 +16,9 @@ function makeRow(path) {
   element.dataset.path = path;
   element.setAttribute("role", "treeitem");
   element.tabIndex = -1;
-  for (const part of ["fold", "box", "name", "kind", "size", "state", "mark"]) element.append(span(part));
-  for (const part of ["fold", "box"]) element.querySelector(`.${part}`).setAttribute("aria-hidden", "true");
+  const block = span("block");
+  block.append(span("fold"), span("box"), span("name"));
+  element.append(block, span("kind"), span("size"), span("state"), span("mark"));
   return element;
 }
 
