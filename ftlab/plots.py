@@ -75,7 +75,7 @@ def grid(
     rows = -(-len(pictures) // columns)
     lines = 1 + max((title.count("\n") for title in titles), default=0)
     says = f"{len(pictures)} images: " + "; ".join(title.replace("\n", ", ") for title in titles)
-    figure = Picture(1.25 * columns, (1.15 + 0.2 * lines) * max(rows, 1), says=says)
+    figure = Picture(1.25 * columns, (1.2 + 0.2 * lines) * max(rows, 1) + 0.1, says=says)
     axes = np.atleast_1d(figure.subplots(max(rows, 1), columns)).ravel()
     for ax in axes:
         ax.axis("off")
@@ -160,10 +160,7 @@ def mistakes(dataset: Dataset, evaluation: Evaluation, count: int = 8) -> Pictur
 
 def probabilities(picture, scores: dict[str, float]) -> Picture:
     """Show a picture beside the probabilities that the model gives it, as bars."""
-    best = max(scores, key=scores.get)
-    figure = Picture(
-        6.5, 2.2, says=f"{best} {scores[best]:.0%}; " + "; ".join(f"{k} {v:.0%}" for k, v in scores.items())
-    )
+    figure = Picture(6.5, 2.2, says="; ".join(f"{name} {score:.0%}" for name, score in scores.items()))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.4])
     left.imshow(_array(picture), cmap="gray")
     left.axis("off")

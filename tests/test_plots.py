@@ -86,9 +86,9 @@ def test_history_and_comparison():
     drawn(picture)
 
 
-def test_probabilities_name_the_best():
+def test_probabilities_are_said():
     picture = plots.probabilities(Image.new("RGB", (9, 9)), {"cat": 0.2, "dog": 0.7})
-    assert repr(picture).startswith("dog 70%")
+    assert repr(picture) == "cat 20%; dog 70%"
     drawn(picture)
 
 
