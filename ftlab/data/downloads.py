@@ -215,8 +215,8 @@ def _not_here(name: str, missing: dict[Path, tuple[str, str]], reason: str) -> F
     files = "\n".join(f"  {file}  from {url}" for file, (url, _) in missing.items())
     return FileNotFoundError(
         f"{name} is not on this machine; {reason}. Missing:\n{files}\n"
-        f"You can also put these files there by hand. Without a network work ftlab.data.emoji, ftlab.data.digits "
-        f"and ftlab.data.folder"
+        f"You can also put these files there by hand. ftlab.data.emoji, ftlab.data.digits and ftlab.data.folder "
+        f"work without a network"
     )
 
 

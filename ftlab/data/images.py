@@ -104,4 +104,4 @@ class Images(ClassTable, ImageFolder):
         self.title = title
         self.skipped = skipped or {}
         if self.skipped:
-            self.note = f"{len(self.skipped)} bad files are left out: see .skipped"
+            self.note = f"bad files left out: {len(self.skipped)}, see .skipped"

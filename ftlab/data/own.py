@@ -82,7 +82,7 @@ def folder(
     if problems or (bad and not skip_bad):
         raise ValueError(_complaint(root, problems, bad))
     if bad:
-        warnings.warn(f"{len(bad)} files in {root} are left out:\n{_listed(root, bad)}", stacklevel=2)
+        warnings.warn(f"bad files in {root} are left out ({len(bad)}):\n{_listed(root, bad)}", stacklevel=2)
     classes = _common_classes(root, scans)
     if "both" in scans:
         samples = _divided(scans["both"], split, val_fraction, seed)
@@ -240,7 +240,7 @@ def _what_else(content: bytes) -> str:
 def _complaint(root: Path, problems: list[str], bad: dict[str, str]) -> str:
     lines = [f"{root} is not ready for training:", *problems]
     if bad:
-        lines += [f"{len(bad)} files are no readable images:", _listed(root, bad)]
+        lines += [f"bad files ({len(bad)}):", _listed(root, bad)]
         lines += ["Repair or delete them, or pass skip_bad=True: they are then left out, and stay on the disk."]
     return "\n".join(lines)
 
@@ -274,7 +274,7 @@ def _warn_of_copies(root: Path, scans: dict[str, _Scan]) -> None:
     copies = {file: f"the same file as {originals[d][0]}" for d, (file, _) in pairs if d in originals}
     if copies:
         warnings.warn(
-            f"{len(copies)} validation images are in train too; the accuracy will be too good:\n"
+            f"validation images that are in train too ({len(copies)}); the accuracy will be too good:\n"
             f"{_listed(root, copies)}",
             stacklevel=3,
         )
