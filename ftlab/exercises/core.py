@@ -114,7 +114,8 @@ class Answer:
             own = [place for place in frames if place[0].f_code.co_filename == _filename(self.function)]
             if isinstance(error, NotImplementedError) and own and own[-1][0] is frames[-1][0]:
                 raise NotTried from None  # torch's own NotImplementedError comes from deeper down
-            place = _place(*own[-1]) if own else ""
+            named = [place for place in own if not place[0].f_code.co_name.startswith("<")]
+            place = _place(*(named or own)[-1]) if own else ""  # a comprehension has no name to be found by
             raise Raised(error.with_traceback(None), place) from None
         if value is ...:
             raise NotTried
@@ -346,9 +347,15 @@ def _head_and_body(function: Callable) -> tuple[str, str]:
     """Return the source of `function` in two parts: the signature with the docstring, and the rest."""
     source = textwrap.dedent(inspect.getsource(function))
     lines, node = source.splitlines(), ast.parse(source).body[0]
-    first = node.body[0]
-    end = first.end_lineno if ast.get_docstring(node) else first.lineno - 1
+    end = node.body[0].end_lineno if ast.get_docstring(node) else _end_of_signature(node, lines)
     return "\n".join(lines[node.lineno - 1 : end]), "\n".join(lines[end:])
+
+
+def _end_of_signature(node: ast.FunctionDef, lines: list[str]) -> int:
+    last = max([node.lineno, *(part.end_lineno for part in (node.returns, *node.args.args) if part)])
+    while not lines[last - 1].partition("#")[0].rstrip().endswith(":"):
+        last += 1
+    return last
 
 
 def _same_code(function: Callable, source: str) -> bool:

@@ -12,6 +12,7 @@ class SmallResNet(ResNet):
     def __init__(self, num_classes: int = 3) -> None:
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
         self.fc = nn.Linear(512 // 8, num_classes)
+        _leave_zero(self)
 
     def _make_layer(self, block, planes: int, *args, **kwargs) -> nn.Sequential:
         return super()._make_layer(block, planes // 8, *args, **kwargs)
@@ -20,13 +21,21 @@ class SmallResNet(ResNet):
 def small_mobilenet(num_classes: int = 3) -> MobileNetV3:
     """Return a MobileNetV3 whose blocks `features.1` to `features.11` hold layers named `fc1` and `fc2` too."""
     block = InvertedResidualConfig(8, 3, 16, 8, use_se=True, activation="RE", stride=1, dilation=1, width_mult=1)
-    return MobileNetV3([block] * 11, last_channel=32, num_classes=num_classes)
+    return _leave_zero(MobileNetV3([block] * 11, last_channel=32, num_classes=num_classes))
 
 
 def small_vit(num_classes: int = 3) -> VisionTransformer:
     """Return a vision transformer for images of 32 pixels, with its bare parameter `class_token`."""
-    model = VisionTransformer(
-        image_size=32, patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=num_classes
-    )
-    nn.init.normal_(model.heads.head.weight)  # at 0, as torchvision starts it, it lets no gradient through
+    sizes = {"image_size": 32, "patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
+    return _leave_zero(VisionTransformer(**sizes, num_classes=num_classes))
+
+
+def _leave_zero(model: nn.Module) -> nn.Module:
+    """Start at small numbers what torchvision starts at 0: a trained model has no zeros.
+
+    A head of zeros lets no gradient through, and a bias at 0 behind a dead ReLU never moves.
+    """
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     return model

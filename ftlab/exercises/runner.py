@@ -91,19 +91,21 @@ def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = 2 *
     """
     result = Run()
     context = contextvars.copy_context()  # so that a notebook knows to which cell an output belongs
-    thread = threading.Thread(target=context.run, args=(_work, function, result), daemon=True)
+    process, done = psutil.Process(), threading.Event()
+    end, full = time.monotonic() + seconds, process.memory_info().rss + memory
+    thread = threading.Thread(target=context.run, args=(_work, function, result, done), daemon=True)
     out, err = Printed(thread, sys.stdout), Printed(thread, sys.stderr)
     with no_trace(seed), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        thread.start()
         try:
-            result.stopped = _wait(thread, seconds, memory)
+            thread.start()
+            result.stopped = _wait(done, process, end, full)
         finally:  # also when the notebook's stop button is pressed
-            result.alive = not _stop(thread)
+            result.alive = not _stop(thread, done)
     result.printed = f"{out}\n{err}".strip("\n")
     return result
 
 
-def _work(function: Callable[[], Any], result: Run) -> None:
+def _work(function: Callable[[], Any], result: Run, done: threading.Event) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small models are no faster with more, and answers come out the same everywhere
     with contextlib.suppress(Stopped):  # it may come as late as while an error is being handled
@@ -114,14 +116,13 @@ def _work(function: Callable[[], Any], result: Run) -> None:
         except BaseException as error:
             result.error = error
     torch.set_num_threads(threads)  # torch remembers it for threads to come
+    done.set()
 
 
-def _wait(thread: threading.Thread, seconds: float, memory: int) -> str:
-    process = psutil.Process()
-    end, full = time.monotonic() + seconds, process.memory_info().rss + memory
+def _wait(done: threading.Event, process: psutil.Process, end: float, full: int) -> str:
+    """Return "" once `done` is set, else why not: `end` of the time, or more than `full` bytes of memory."""
     while True:
-        thread.join(POLL)
-        if not thread.is_alive():
+        if done.wait(POLL):  # not thread.join: interrupted, it takes a running thread for an ended one
             return ""
         if time.monotonic() > end:
             return "time"
@@ -129,13 +130,13 @@ def _wait(thread: threading.Thread, seconds: float, memory: int) -> str:
             return "memory"
 
 
-def _stop(thread: threading.Thread) -> bool:
+def _stop(thread: threading.Thread, done: threading.Event) -> bool:
     """Ask `thread` to end, again and again: a bare `except:` in a loop swallows the first times."""
     end = time.monotonic() + GRACE
-    while thread.is_alive() and time.monotonic() < end:
+    while thread.is_alive() and not done.is_set() and time.monotonic() < end:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
-        thread.join(POLL)
-    return not thread.is_alive()
+        done.wait(POLL)
+    return done.is_set() or not thread.is_alive()
 
 
 @contextlib.contextmanager

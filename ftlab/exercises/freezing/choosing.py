@@ -104,8 +104,8 @@ def check_train_only(answer):
         answer(model, names)
         _expect_not_the_last_alone(model, names)
         expect_moves(model, below(model, *names), where=f"With `names={names}`: ")
-    answer(model, ["features.1"])
-    expect_moves(model, below(model, "features.1"), where='In a second call, with `names=["features.1"]`: ')
+    answer(model, ["features.2"])
+    expect_moves(model, below(model, "features.2"), where='In a second call, with `names=["features.2"]`: ')
 
 
 def _expect_not_the_last_alone(model, names):

@@ -16,7 +16,7 @@ def check_split(answer):
     model = SmallResNet()
     model.twin = copy.deepcopy(model.layer1)
     for name in ("fc", "layer1", "bn1"):
-        inside, outside = _two_lists(answer(model, model.get_submodule(name)))
+        inside, outside = _two_lists(_call_split(answer, model, model.get_submodule(name)))
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         found, others = {names.get(id(p)) for p in inside}, {names.get(id(p)) for p in outside}
         given, part = f"With `part=model.{name}`", below(model, name)
@@ -24,6 +24,16 @@ def check_split(answer):
             _say_difference(f"{given}, in the first list", found, part)
         if others != set(names.values()) - part:
             _say_difference(f"{given}, in the second list", others, set(names.values()) - part)
+
+
+def _call_split(answer, model, part):
+    try:
+        return answer(model, part)
+    except Raised as raised:
+        if "size of tensor" in str(raised.error) or "ambiguous" in str(raised.error):
+            ask = "Should two parameters be the same one, or only have the same values?"
+            raise Wrong(f"{raised.message} `in` and `==` compare tensors number by number.", ask=ask) from None
+        raise
 
 
 def _two_lists(value):
@@ -46,13 +56,19 @@ def _say_difference(place: str, found: set, wanted: set) -> None:
         ask = "What does `==` compare between two tensors, and what does `is` compare?"
         raise Wrong(f"{place}, {some(found - wanted)} should not be.", ask=ask)
     text = f"{place}, {len(wanted - found)} parameters are missing, such as {some(sorted(wanted - found)[:1])}."
-    raise Wrong(text, ask="Has another one the same values, and was it taken for them?")
+    text += " They look like parameters of the part, in shape and in values, and are others."
+    raise Wrong(text, ask="By what did you recognise those of the part?")
 
 
 def _in_list(model, part):
     inside = list(part.parameters())
     outside = [parameter for parameter in model.parameters() if parameter not in inside]
     return inside, outside
+
+
+def _not_in_generator(model, part):
+    outside = [parameter for parameter in model.parameters() if parameter not in part.parameters()]
+    return list(part.parameters()), outside
 
 
 def _split_by_is(model, part):
@@ -108,8 +124,9 @@ def _split_into_copies(model, part):
     ],
     also_right=[_split_by_is, _split_by_set, _split_by_name],
     mistakes=[
-        Mistake(_split_by_equal, says="Has another one the same values"),
-        Mistake(_split_by_shape, says="parameters are missing"),
+        Mistake(_not_in_generator, says="`in` and `==` compare tensors number by number"),
+        Mistake(_split_by_equal, says="They look like parameters of the part"),
+        Mistake(_split_by_shape, says="They look like parameters of the part, in shape"),
         Mistake(_split_into_generators, says="used up after one pass"),
         Mistake(_split_into_all, says="in the second list, `fc.bias`, `fc.weight` should not be"),
         Mistake(_split_into_copies, says="not parameters of the model"),
