@@ -14,7 +14,7 @@ from .causes import Cause, Hindrance
 from .evidence import Evidence, named_tensors, shares_memory
 from .report import FreezeAudit, TensorAudit, describe
 from .selection import scopes
-from .snapshot import Snapshot, companions, owners, same
+from .snapshot import Snapshot, members, same, trainers
 
 
 def audit(
@@ -63,8 +63,8 @@ def audit(
     if steps < 1:
         raise ValueError(f"steps is 1 or more, not {steps}")
     _check_values(model)
-    optimizers = owners(model) if optimizer is None else _listed(optimizer)
-    snapshot = Snapshot(model, optimizers, companions(optimizers))
+    optimizers, others = trainers(model, _listed(optimizer))
+    snapshot = Snapshot(model, optimizers, others)
     evidence = Evidence(model)
     kept = False
     try:
@@ -82,8 +82,8 @@ def audit(
     return found
 
 
-def _listed(optimizer: Optimizer | Sequence[Optimizer]) -> list[Optimizer]:
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+def _listed(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer] | None:
+    return [optimizer] if isinstance(optimizer, Optimizer) else optimizer and list(optimizer)
 
 
 def _check_values(model: nn.Module) -> None:
@@ -162,7 +162,7 @@ def _hindrances(parameter: Tensor, evidence: Evidence, optimizers: list[Optimize
         return [Hindrance.PUT_BACK]
     if key in evidence.in_group:
         return evidence.hindrances[key]
-    owned = any(p is parameter for o in optimizers for group in o.param_groups for p in group["params"])
+    owned = any(key in members(optimizer) for optimizer in optimizers)
     found = [Hindrance.NO_STEP if owned else Hindrance.NO_GROUP]
     if key in evidence.not_finite:
         found.append(Hindrance.NOT_FINITE)

@@ -58,5 +58,5 @@ ADVICE = {
     Hindrance.UNREACHED: "make the loss depend on it, and call backward()",
     Hindrance.CLEARED: "the order is zero_grad(), backward(), step()",
     Hindrance.ZERO_LR: "set the lr of its group",
-    Hindrance.TOO_SMALL: "raise the lr, or keep the parameters in float32",
+    Hindrance.TOO_SMALL: "raise the lr or use float32; a bias right before a batch norm has no effect at all",
 }

@@ -72,9 +72,9 @@ class FreezeCost:
         """Return both steps as dictionaries, in bytes and operations."""
         return asdict(self)
 
-    def _row(self, label: str, field: str | None, unit: float, name: str) -> list[str | int]:
+    def _row(self, label: str, field: str | None, unit: float, name: str) -> list[str]:
         now, full = (getattr(step, field) if field else 0 for step in (self.now, self.everything))
-        shown = [n if unit == 1 else f"{n / unit:,.2f}{name}" for n in (now, full)]
+        shown = [f"{n:,}" if unit == 1 else f"{n / unit:,.2f}{name}" for n in (now, full)]
         return [label, *shown, f"{now / full:.0%}" if full else ""]
 
     def __repr__(self) -> str:

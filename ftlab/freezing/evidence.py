@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from .causes import Cause, Hindrance
 from .selection import is_norm
-from .snapshot import same
+from .snapshot import members, same
 from .watch import GraphWatch
 
 
@@ -78,10 +78,11 @@ class Evidence:
 
     def _compare(self, keys: Any, causes: Callable[[int], list[Cause]]) -> set[int]:
         """Note the causes for those tensors that changed since the last look, and return them."""
-        changed = {k for k in keys if k in self.tensors and not same(self.tensors[k].detach(), self._last[k])}
-        for key in changed:
-            _extend(self.causes[key], causes(key))
-            self._last[key] = self.tensors[key].detach().clone()
+        with self.graph.asleep():
+            changed = {k for k in keys if k in self.tensors and not same(self.tensors[k].detach(), self._last[k])}
+            for key in changed:
+                _extend(self.causes[key], causes(key))
+                self._last[key] = self.tensors[key].detach().clone()
         return changed
 
     def _note_gradient(self, parameter: Tensor) -> None:
@@ -109,46 +110,48 @@ class Evidence:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._compare(self.tensors, lambda key: [Cause.WRITTEN])
-        loaded = {id(p): _loaded(group, optimizer.state.get(p, {})) for group, p in _members(optimizer)}
-        self._loaded.setdefault(id(optimizer), loaded)
+        owned = members(optimizer)
+        loaded = {key: _loaded(group, optimizer.state.get(p, {})) for key, (group, p) in owned.items()}
+        at_first = self._loaded.setdefault(id(optimizer), loaded)
         self._moving = {}
-        for group, parameter in _members(optimizer):
-            self._moving[id(parameter)] = self._forces(optimizer, group, parameter, loaded[id(parameter)])
+        for key, (group, parameter) in owned.items():
+            # what weight decay put into the state during this audit was not there before
+            state = loaded[key] if key in self.pushed or at_first.get(key) else []
+            self._moving[key] = self._forces(group, parameter, state)
 
-    def _forces(self, optimizer: Optimizer, group: dict, parameter: Tensor, loaded: list[Cause]) -> list[Cause]:
+    def _forces(self, group: dict, parameter: Tensor, state: list[Cause]) -> list[Cause]:
         """Return what would move this parameter in the optimizer step that comes next."""
-        key, forces = id(parameter), []
+        forces = []
         if parameter.grad is not None and parameter.grad.any():
+            self.pushed.add(id(parameter))
             if parameter.requires_grad:
                 return [Cause.GRADIENT]
             forces.append(Cause.OLD_GRADIENT)
-        # what weight decay put into the state during this audit was not there before
-        if key in self.pushed or self._loaded[id(optimizer)].get(key):
-            forces += loaded
+        forces += state
         if group.get("weight_decay") and parameter.any():
             forces.append(Cause.WEIGHT_DECAY)
         return forces
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        members = {id(parameter): (group, parameter) for group, parameter in _members(optimizer)}
+        owned = members(optimizer)
 
         def causes(key: int) -> list[Cause]:
             tensor = self.tensors[key]
             closure = key in self.pushed and tensor.requires_grad  # LBFGS makes its gradients inside step
             forces = self._moving.get(key) or ([Cause.GRADIENT] if closure else [])
-            others = (parameter for _, parameter in members.values() if parameter is not tensor)
+            others = (parameter for _, parameter in owned.values() if parameter is not tensor)
             if not forces and any(shares_memory(tensor, other) for other in others):
                 return [Cause.TIE]
-            return forces or [Cause.OPTIMIZER if key in members else Cause.WRITTEN]
+            return forces or [Cause.OPTIMIZER if key in owned else Cause.WRITTEN]
 
         changed = self._compare(self.tensors, causes)
-        for key, (group, parameter) in members.items():
+        for key, (group, parameter) in owned.items():
             if key not in self.tensors:
                 self.strangers[key] = parameter
             elif key not in changed and parameter.requires_grad:
                 _extend(self.hindrances[key], self._hindrances(group, parameter))
-        self.in_group.update(members)
-        self._waiting -= members.keys()
+        self.in_group.update(owned)
+        self._waiting -= owned.keys()
 
     def _hindrances(self, group: dict, parameter: Tensor) -> list[Hindrance]:
         found = self.without_gradient(parameter)
@@ -188,10 +191,6 @@ def _place(tensor: Tensor) -> tuple[tuple, int, int]:
         start,
         start + count * tensor.element_size(),
     )
-
-
-def _members(optimizer: Optimizer) -> list[tuple[dict, Tensor]]:
-    return [(group, parameter) for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _loaded(group: dict, state: dict) -> list[Cause]:

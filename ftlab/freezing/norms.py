@@ -6,9 +6,10 @@ norm gets a stand-in for its `train` method, as a plain attribute of that one mo
 and it leaves the module in eval mode.
 
 Four ways were compared by running them (`tests/test_freezing_norms.py` keeps the result): a forward pre-hook
-that sets the mode does not hold under `torch.compile`; another class for the module cannot be pickled, and the
-module is no longer found by its type; a bound method as attribute is lost in pickling without a word. The
-stand-in below is an object of a class of this file, so that `copy.deepcopy` and `pickle` carry it along.
+that sets the mode is not seen by a model that `torch.compile` has compiled before; another class for the module
+cannot be pickled, and the module is no longer found by its type; a bound method as attribute is lost in pickling
+without a word. The stand-in below is an object of a class of this file, so that `copy.deepcopy` and `pickle`
+carry it along.
 """
 
 from torch import nn

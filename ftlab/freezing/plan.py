@@ -13,7 +13,7 @@ from ftlab.table import Table
 
 from .flags import freeze, unfreeze
 from .selection import Pattern, choose
-from .snapshot import companions
+from .snapshot import living
 
 if TYPE_CHECKING:
     from ftlab.plots import Picture
@@ -176,7 +176,7 @@ def _give(optimizer: Optimizer, model: nn.Module, found: list[Phase], own_rates:
             inside = [mine.pop(id(parameter)) for parameter in group["params"] if id(parameter) in mine]
             moves += [(group, inside, phase.lr)] if own_rates and inside else []
         moves += [({}, list(mine.values()), phase.lr)] if mine else []
-    if moves and any(isinstance(one, LRScheduler) for one in companions([optimizer])):
+    if moves and any(scheduler.optimizer is optimizer for scheduler in living(LRScheduler)):
         raise ValueError(
             "a scheduler already runs on this optimizer, and it does not know groups that come later: "
             "make the phases first, then the scheduler"

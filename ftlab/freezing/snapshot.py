@@ -1,7 +1,7 @@
 """Snapshots: remember everything a training step may change, and put it back in place."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -102,15 +102,33 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
-def owners(model: nn.Module) -> list[Optimizer]:
-    """Return the living optimizers that have a parameter of the model in one of their groups."""
+def living(*kinds: type) -> list:
+    """Return all living objects of these classes, wherever they are kept.
+
+    An object refers to its class, so the garbage collector finds it among those that do. To go through all
+    objects there are takes five times as long.
+    """
+    classes = {member for kind in kinds for member in _family(kind)}
+    return [thing for thing in gc.get_referrers(*classes) if issubclass(type(thing), kinds)]
+
+
+def trainers(model: nn.Module, optimizers: list[Optimizer] | None = None) -> tuple[list[Optimizer], list]:
+    """Return the optimizers that own parameters of the model, and their schedulers with every gradient scaler."""
     own = {id(parameter) for parameter in model.parameters()}
-    found = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
-    return [o for o in found if any(id(p) in own for group in o.param_groups for p in group["params"])]
-
-
-def companions(optimizers: list[Optimizer]) -> list[LRScheduler | GradScaler]:
-    """Return the living schedulers of these optimizers, and every gradient scaler."""
+    found = living(Optimizer, LRScheduler, GradScaler)
+    if optimizers is None:
+        optimizers = [one for one in found if isinstance(one, Optimizer) and not own.isdisjoint(members(one))]
     known = {id(optimizer) for optimizer in optimizers}
-    found = [thing for thing in gc.get_objects() if issubclass(type(thing), LRScheduler | GradScaler)]
-    return [thing for thing in found if isinstance(thing, GradScaler) or id(thing.optimizer) in known]
+    others = [one for one in found if isinstance(one, LRScheduler) and id(one.optimizer) in known]
+    return optimizers, others + [one for one in found if isinstance(one, GradScaler)]
+
+
+def members(optimizer: Optimizer) -> dict[int, tuple[dict, torch.Tensor]]:
+    """Return each parameter of an optimizer, by its id, with its group."""
+    return {id(p): (group, p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _family(kind: type) -> Iterator[type]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)

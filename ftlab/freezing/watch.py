@@ -1,6 +1,7 @@
 """What happens in the graph while a step runs: who is used, and where the way back is cut."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,11 +23,21 @@ class GraphWatch(TorchFunctionMode):
         super().__init__()
         self.used: set[int] = set()
         self.cut: dict[int, Hindrance] = {}
+        self.awake = True
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Look away while the audit itself looks at the tensors."""
+        self.awake = False
+        try:
+            yield
+        finally:
+            self.awake = True
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run the function, then look at it."""
         result = function(*args, **(kwargs or {}))
-        if not _reads_gradient(function):
+        if self.awake and not _reads_gradient(function):
             self._look(function, list(_tensors([args, (kwargs or {}).values()])), list(_tensors([result])))
         return result
 
