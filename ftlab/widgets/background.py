@@ -32,7 +32,7 @@ class Latest:
             return
         with self._lock:
             self._next = work
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="ftlab background", daemon=True)
                 self._thread.start()
 

@@ -65,7 +65,6 @@ class Panel:
     Attributes:
         title: The heading.
         show_code: The button that shows `code()`.
-        failure: What the last handler raised, or None.
         view: The widget that holds it all.
     """
 
@@ -73,7 +72,7 @@ class Panel:
 
     def __init__(self, *rows: w.Widget | Job) -> None:
         self.rows = rows
-        self.failure: Exception | None = None
+        self._failures: dict[str, Exception] = {}
         self.show_code = w.ToggleButton(description="Show the code", icon="code")
         self._status, self._error, self._code = w.HTML(), w.HTML(), w.HTML()
         # A job draws from its own thread. The lock is for drawing only: a handler may wait for a job.
@@ -109,9 +108,17 @@ class Panel:
         else:
             control.observe(changed, "value")
 
+    @property
+    def failure(self) -> Exception | None:
+        """What the last handler raised, or else the last drawing; None if all went well."""
+        return self._failures.get("handler") or self._failures.get("drawing")
+
     def refresh(self) -> None:
         """Draw the state again, after something outside the panel changed it."""
-        self._act(None)
+        self._attempt("drawing", self._draw)
+        self._error.value = error_html(self.failure) if self.failure else ""
+        if self.failure and is_ci():
+            raise self.failure
 
     def close(self) -> None:
         """Stop what is running and take the view away."""
@@ -133,16 +140,16 @@ class Panel:
         """Show the state in the views; the only place that writes to them."""
 
     def _act(self, handler: Callable[[], Any] | None) -> None:
-        self.failure = None
-        for step in (handler, self._draw):  # draw even so: a handler that fails may have changed half of it
-            try:
-                if step:
-                    step()
-            except Exception as error:
-                self.failure = self.failure or error
-        self._error.value = error_html(self.failure) if self.failure else ""
-        if self.failure and is_ci():
-            raise self.failure
+        self._attempt("handler", handler)
+        self.refresh()  # even so: a handler that failed may have changed half of the state
+
+    def _attempt(self, what: str, step: Callable[[], Any] | None) -> None:
+        self._failures.pop(what, None)
+        try:
+            if step:
+                step()
+        except Exception as error:
+            self._failures[what] = error
 
     def _draw(self) -> None:
         with self._lock:
