@@ -47,10 +47,12 @@ window.player = {
     }
   },
   async setTheme(theme) {
-    await jupyterapp.commands.execute('apputils:change-theme', { theme });
+    await jupyterapp.commands.execute('apputils:change-theme', { theme }); // fades in behind a splash
   },
   height(path) { // of a page in which the whole notebook is to be seen
     const scroller = this.panel(path).node.querySelector('.jp-WindowedPanel-outer');
-    return Math.max(window.innerHeight, scroller.scrollHeight + window.innerHeight - scroller.clientHeight);
+    scroller.scrollTop = 0;
+    const last = this.cells(path).at(-1).node.getBoundingClientRect();
+    return Math.max(window.innerHeight, Math.ceil(last.bottom) + window.innerHeight - scroller.getBoundingClientRect().bottom + 20);
   },
 };

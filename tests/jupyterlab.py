@@ -251,7 +251,7 @@ def open_page(browser, lab: Lab) -> Page:
     page.add_init_script(path=Path(__file__).with_suffix(".js"))
     page.goto(f"{lab.url}/lab?token={lab.token}&reset")
     page.wait_for_function("() => window.jupyterapp?.shell", timeout=60_000)
-    page.evaluate("async () => { await jupyterapp.restored; }")
+    page.evaluate("async () => { await jupyterapp.restored; jupyterapp.shell.collapseLeft(); }")
     return page
 
 
@@ -276,9 +276,9 @@ def close_all(page: Page) -> None:
 def set_theme(page: Page, name: str) -> None:
     """Switch JupyterLab to the light or the dark theme, and wait for it."""
     page.evaluate("(theme) => player.setTheme(theme)", THEMES[name])
-    page.wait_for_function(
-        "(light) => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower()
-    )
+    light = str(name == "light").lower()
+    page.wait_for_function("(light) => document.body.dataset.jpThemeLight === light", arg=light)
+    page.locator("#jupyterlab-splash").wait_for(state="detached")
 
 
 @contextlib.contextmanager
