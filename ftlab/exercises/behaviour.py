@@ -136,9 +136,10 @@ def expect_moves(model: nn.Module, wanted: Collection[str], *, where: str = "") 
 def slip(model: nn.Module) -> str:
     """Name a slip of the pen that freezes nothing and raises nothing; an empty text if there is none."""
     for name, module in model.named_modules():
-        if "requires_grad" in vars(module):
+        invented = [key for key in vars(module) if key in ("requires_grad", "grad")]
+        if invented:
             place = f"`{name}`" if name else "the model"
-            return f"`requires_grad` is now an attribute of {place} itself, where PyTorch never looks."
+            return f"`{invented[0]}` is now an attribute of {place} itself, where PyTorch never looks."
     for name, parameter in model.named_parameters():
         invented = [key for key in vars(parameter) if "grad" in key]
         if invented:

@@ -7,15 +7,16 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 
 class SmallResNet(ResNet):
-    """A ResNet with one block per stage and an eighth of the channels; its head is `fc`."""
+    """A ResNet with one block per stage and an eighth of the channels, or less; its head is `fc`."""
 
-    def __init__(self, num_classes: int = 3) -> None:
+    def __init__(self, num_classes: int = 3, thinner: int = 8) -> None:
+        self.thinner = thinner
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
-        self.fc = nn.Linear(512 // 8, num_classes)
+        self.fc = nn.Linear(512 // thinner, num_classes)
         _leave_zero(self)
 
     def _make_layer(self, block, planes: int, *args, **kwargs) -> nn.Sequential:
-        return super()._make_layer(block, planes // 8, *args, **kwargs)
+        return super()._make_layer(block, planes // self.thinner, *args, **kwargs)
 
 
 def small_mobilenet(num_classes: int = 3) -> MobileNetV3:

@@ -204,9 +204,9 @@ def train_only(model: nn.Module, names: list[str]) -> None:
 
 
 def check_replace_head(answer):
-    """The scores of a small ResNet, for several numbers of classes, and the parameters that training moves."""
-    for num_classes in (2, 5):
-        model = SmallResNet(num_classes=7)
+    """The scores of two small ResNets of different width, and which parameters training moves in them."""
+    for num_classes, thinner in ((2, 8), (5, 16)):
+        model = SmallResNet(num_classes=7, thinner=thinner)
         answer(model, num_classes)
         _expect_scores(model, num_classes)
         moving = moved(model, lambda model=model: train(model)) & below(model, *dict(model.named_children()))

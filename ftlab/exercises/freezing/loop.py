@@ -3,10 +3,10 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 
-from ftlab.exercises.behaviour import below, moved, some, train
+from ftlab.exercises.behaviour import below, moved, slip, some, train
 from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
 
@@ -46,6 +46,11 @@ def _two_lists(value):
         if iter(one) is one:
             text = f"It gave back a `{type(one).__name__}`, which is used up after one pass."
             raise Wrong(text, ask="The optimizer, clipping, counting: how often will you go through it?")
+        others = [type(member).__name__ for member in one if not isinstance(member, Tensor)]
+        if others:
+            raise Wrong(
+                f"In a list there is a `{others[0]}`.", ask="Which method gives pairs of a name and a parameter?"
+            )
     return list(inside), list(outside)
 
 
@@ -306,7 +311,10 @@ def _expect_stopped(model, moving: set[str], setting: str) -> None:
             " Each has a gradient, of zeros." if parameters and not any(p.grad.any() for p in parameters) else ""
         )
         ask = "What makes an optimizer skip a parameter: a flag, a gradient of zeros, or no gradient?"
-        raise Wrong(f"With {setting}, {some(still)} of the frozen part still moved.{zeros}", ask=ask)
+        raise Wrong(
+            f"With {setting}, {some(still)} of the frozen part still moved.{zeros} {slip(model)}".rstrip(),
+            ask=ask,
+        )
     if not others & moving:
         ask = "What did you take from all parameters that was meant for those of `part`?"
         raise Wrong(f"With {setting}, the rest of the model does not learn any more either.", ask=ask)

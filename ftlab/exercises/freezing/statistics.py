@@ -101,23 +101,24 @@ def what_moves() -> set[str]:
 
 
 def check_hold_batch_norm(answer):
-    """The buffers of a small ResNet through a loop that calls `model.train()`, then its dropout and its head."""
+    """The buffers of a small ResNet in a loop with `model.train()`; its features then, dropout, the head."""
     model = SmallResNet().requires_grad_(False)
     model.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 3))
     _forget_the_start(model)
-    answer(model)
+    batch = images()
+    features = _features(model.eval(), batch)
+    answer(model.train())
     buffers = {name for name, _ in model.named_buffers()}
     drifting = moved(model, lambda: train(model)) & buffers
     if any("running" in name for name in drifting):
         ask = "Which mode is each batch norm in, once the loop has called `model.train()`?"
         raise Wrong(f"{some(drifting)} moved while the loop trained the head.", ask=ask)
     model.train()
-    _expect_stored_statistics(model)
+    _expect_features(model, batch, features)
     if drifting:
         raise Wrong(
             f"{some(drifting)} moved: the batches are still being counted.", ask="In which mode do they count?"
         )
-    batch = images()
     if torch.equal(model(batch), model(batch)):
         ask = "Which modules did you put into eval mode, and which of them are batch norm?"
         raise Wrong("After `model.train()` the dropout in the head drops nothing any more.", ask=ask)
@@ -131,13 +132,16 @@ def _forget_the_start(model: nn.Module) -> None:
             buffer.uniform_(0.5, 1.5) if "var" in name else buffer.uniform_(-0.1, 0.1)
 
 
-def _expect_stored_statistics(model: nn.Module) -> None:
-    batch = images()
-    among_four, among_two = _features(model, batch)[:2], _features(model, batch[:2])
-    if not torch.allclose(among_four, among_two, atol=1e-4):
-        text = "The statistics are stored unchanged, yet not used: after `model.train()` the features of an"
+def _expect_features(model: nn.Module, batch: Tensor, wanted: Tensor) -> None:
+    """Raise `Wrong` unless the model gives in train mode the features `wanted`, of its stored statistics."""
+    found, among_two = _features(model, batch), _features(model, batch[:2])
+    if not torch.allclose(found[:2], among_two, atol=1e-4):
+        text = "The statistics are stored unchanged, yet not used: after `model.train()` the features of an image"
         ask = "What does batch norm use in eval mode, and what in train mode?"
-        raise Wrong(f"{text} image change with the other images of its batch.", ask=ask)
+        raise Wrong(f"{text} change with the other images of its batch.", ask=ask)
+    if not torch.allclose(found, wanted, atol=1e-4):
+        text = "After `model.train()` the model gives other features than in eval mode before your call."
+        raise Wrong(text, ask="Is each batch norm still there, with the statistics that it had?")
 
 
 def _features(model: nn.Module, batch: Tensor) -> Tensor:
