@@ -468,6 +468,14 @@ def test_no_step_at_all_and_a_step_that_a_scaler_leaves_out():
     assert found.stuck["4.weight"] == "its optimizer did not step; its gradient is not finite"
 
 
+def test_an_optimizer_left_over_from_an_earlier_try_is_not_taken_for_the_one_in_use():
+    model = net()
+    left_over = SGD(model.parameters(), lr=0.1)
+    step = stepper(model, SGD(model[4].parameters(), lr=0.1))
+    assert audit(model, step).stuck["0.weight"] == "in no optimizer group"
+    assert audit(model, step, optimizer=left_over).stuck["0.weight"] == "its optimizer did not step"
+
+
 def test_an_update_that_is_too_small_for_bfloat16():
     model = nn.Linear(4, 2, bias=False).bfloat16()
     nn.init.ones_(model.weight)

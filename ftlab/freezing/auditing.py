@@ -71,7 +71,9 @@ def audit(
         with nullcontext() if keep else keep_random_state(), evidence.collect():
             for _ in range(steps):
                 step()
-        found = FreezeAudit(_judge(model, evidence, optimizers), steps, len(evidence.strangers))
+        found = FreezeAudit(
+            _judge(model, evidence, optimizers, optimizer is not None), steps, len(evidence.strangers)
+        )
         kept = keep
     except RuntimeError as error:
         _explain(error, model)
@@ -102,7 +104,9 @@ def _explain(error: RuntimeError, model: nn.Module) -> None:
         )
 
 
-def _judge(model: nn.Module, evidence: Evidence, optimizers: list[Optimizer]) -> Iterator[TensorAudit]:
+def _judge(
+    model: nn.Module, evidence: Evidence, optimizers: list[Optimizer], given: bool
+) -> Iterator[TensorAudit]:
     """Yield the verdict on every name that the model has, or had before the step."""
     after = named_tensors(model)
     frozen = _frozen_tensors(model)
@@ -116,7 +120,7 @@ def _judge(model: nn.Module, evidence: Evidence, optimizers: list[Optimizer]) ->
         if causes and first.get(id(tensor), name) != name and new is old:
             causes, twin = [Cause.TIE], first[id(tensor)]
         if not causes and isinstance(tensor, nn.Parameter) and tensor.requires_grad:
-            verdict, causes = "stuck", _hindrances(tensor, evidence, optimizers)
+            verdict, causes = "stuck", _hindrances(tensor, evidence, optimizers, given)
         yield TensorAudit(
             name,
             "parameter" if isinstance(tensor, nn.Parameter) else "buffer",
@@ -124,7 +128,7 @@ def _judge(model: nn.Module, evidence: Evidence, optimizers: list[Optimizer]) ->
             verdict,
             tuple(causes),
             describe(causes, is_frozen, twin),
-            _change(evidence.start.get(id(old)), new),
+            _change(evidence.start.get(id(old)), new) if verdict == "moved" else 0.0,
         )
 
 
@@ -155,14 +159,19 @@ def _causes(old: Tensor | None, new: Tensor | None, evidence: Evidence) -> tuple
     return causes, ""
 
 
-def _hindrances(parameter: Tensor, evidence: Evidence, optimizers: list[Optimizer]) -> list[Hindrance]:
+def _hindrances(
+    parameter: Tensor, evidence: Evidence, optimizers: list[Optimizer], given: bool
+) -> list[Hindrance]:
     """Return why a trainable parameter did not move."""
     key = id(parameter)
     if evidence.causes[key]:
         return [Hindrance.PUT_BACK]
     if key in evidence.in_group:
         return evidence.hindrances[key]
-    owned = any(key in members(optimizer) for optimizer in optimizers)
+    # an optimizer that was only found, while another one stepped, may be left over from an earlier try
+    owned = any(key in members(optimizer) for optimizer in optimizers) and (
+        given or not evidence.in_group or key in evidence.not_finite
+    )
     found = [Hindrance.NO_STEP if owned else Hindrance.NO_GROUP]
     if key in evidence.not_finite:
         found.append(Hindrance.NOT_FINITE)
@@ -173,7 +182,7 @@ def _change(old: Tensor | None, new: Tensor | None) -> float:
     """Return the largest absolute change of a value; NaN if the two cannot be compared."""
     if old is None or new is None or old.shape != new.shape:
         return float("nan")
-    if not new.numel() or same(old, new.detach()):
+    if not new.numel():
         return 0.0
     wide = old.dtype if old.dtype in (torch.float64, torch.complex64, torch.complex128) else torch.float32
     return (new.detach().to(wide) - old.to(wide)).abs().max().item()
