@@ -47,7 +47,8 @@ from typing import Any
 
 import ipywidgets as w
 
-from ftlab.widgets.html import STYLE, code_html, error_html, escape
+from ftlab.widgets.frame import Frame
+from ftlab.widgets.html import code_html, error_html, escape
 from ftlab.widgets.job import Job, is_ci
 from ftlab.widgets.picture import Picture
 
@@ -77,9 +78,9 @@ class Panel:
         self._status, self._error, self._code = w.HTML(), w.HTML(), w.HTML()
         # A job draws from its own thread. The lock is for drawing only: a handler may wait for a job.
         self._lock, self._drawer = threading.RLock(), 0
-        heading = w.HTML(f"{STYLE}<h3>{escape(self.title)}</h3>" if self.title else STYLE)
+        top = [Frame(self.title), w.HTML(f"<h3>{escape(self.title)}</h3>" if self.title else "")]
         views = [row.view if isinstance(row, Job) else row for row in rows]
-        self.view = w.VBox([heading, *views, self._status, self._error, self.show_code, self._code])
+        self.view = w.VBox([*top, *views, self._status, self._error, self.show_code, self._code])
         self.view.add_class("ftlab-panel")
         self.on(self.show_code)
         self._draw()

@@ -47,7 +47,6 @@ function render({ model, el }) {
   tree.className = "ftlab-tree";
   tree.setAttribute("role", "tree");
   tree.setAttribute("aria-label", `${model.get("label")}: arrow keys move, space freezes or thaws`);
-  tree.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes the arrow keys for its cells
   el.replaceChildren(tree);
 
   const elements = new Map(); // path -> element
