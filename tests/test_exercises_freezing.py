@@ -216,17 +216,17 @@ def all_but_head_with_ftlab(model):
 # --- split
 
 
-@wrong(split, says="In a list there is a `tuple`")
+@wrong(split, says="In a list there is something of type `tuple`")
 def pairs_of_names_and_parameters(model, part):
     return list(part.named_parameters()), list(model.named_parameters())
 
 
-@wrong(split, says="Two lists were asked for, it gave back a `list`")
+@wrong(split, says="what came back is of type `list`")
 def one_list(model, part):
     return [p for p in model.parameters() if all(p is not q for q in part.parameters())]
 
 
-@wrong(split, says="In a list there is a `int`")
+@wrong(split, says="In a list there is something of type `int`")
 def numbers_instead_of_parameters(model, part):
     ids = {id(p) for p in part.parameters()}
     return list(ids), [p for p in model.parameters() if id(p) not in ids]
@@ -419,7 +419,7 @@ def nothing_moves():
     return set()
 
 
-@wrong(what_moves, says="A set of names was asked for, you gave a `int`")
+@wrong(what_moves, says="Not a set of names: what you gave is of type `int`")
 def a_number():
     return 5
 

@@ -165,7 +165,7 @@ def as_names(value: object, known: Collection[str]) -> set[str]:
     """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         kind = type(value).__name__
-        raise Wrong(f"A set of names was asked for, you gave a `{kind}`.", ask='Is it like `{"a", "b"}`?')
+        raise Wrong(f"Not a set of names: what you gave is of type `{kind}`.", ask='Is it like `{"a", "b"}`?')
     names = {str(name) for name in value}
     if names - set(known):
         raise Wrong(

@@ -35,7 +35,8 @@ import textwrap
 import traceback
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -151,6 +152,9 @@ class Exercise:
         function: The solution itself.
         also_right: Other right answers.
         mistakes: Known wrong answers.
+        checked: What the check looks at: its docstring.
+        remember: One sentence to take along, shown with a right answer.
+        seconds: Time limit for one check.
     """
 
     def __init__(
@@ -233,22 +237,36 @@ class Exercise:
         run = runner.run(lambda: self._verdict(answer), seconds=self.seconds, seed=seed)
         if run.error is not None:
             raise run.error
-        outcome, message, ask = _stopped(run, self.seconds) if run.stopped else run.value
-        checked = "" if outcome is Outcome.NOT_TRIED else self.checked
-        return Feedback(self.name, outcome, message, ask, checked, run.printed)
+        feedback = self._stopped(run) if run.stopped else run.value
+        return replace(feedback, printed=run.printed)
 
-    def _verdict(self, answer: Any) -> tuple[Outcome, str, str]:
+    def _verdict(self, answer: Any) -> Feedback:
+        say, checked = partial(Feedback, self.name), ""
         try:
-            self._check(self._accept(answer))
+            accepted = self._accept(answer)
+            checked = self.checked
+            self._check(accepted)
         except NotTried as reason:
-            return Outcome.NOT_TRIED, str(reason) or "There is no answer yet.", "`.hint()` helps you to begin."
+            message = str(reason) or "There is no answer yet."
+            return say(Outcome.NOT_TRIED, message, ask="`.hint()` helps you to begin.")
         except Wrong as wrong:
-            return Outcome.WRONG, wrong.message, wrong.ask
+            return say(Outcome.WRONG, wrong.message, ask=wrong.ask, checked=checked)
         except Exception as error:  # the answer left something behind that the check cannot work with
             text = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
             ask = "Is what you return or change of the kind that the task asks for?"
-            return Outcome.WRONG, f"After your answer the check could not go on: `{text}`.", ask
-        return Outcome.PASSED, "Right.", self.remember
+            message = f"After your answer the check could not go on: `{text}`."
+            return say(Outcome.WRONG, message, ask=ask, checked=checked)
+        return say(Outcome.PASSED, "Right.", ask=self.remember, checked=checked)
+
+    def _stopped(self, run: runner.Run) -> Feedback:
+        if run.stopped == "time":
+            message, ask = f"It did not end within {self.seconds:g} seconds.", "Which loop has no end, and why?"
+        else:
+            size = runner.MEMORY >> 30
+            message, ask = f"It took more than {size} GiB of memory.", "What grows with every round of a loop?"
+        if run.alive:
+            message += " It could not be stopped and still runs in the background: restart the kernel."
+        return Feedback(self.name, Outcome.WRONG, message, ask=ask)
 
     def _accept(self, answer: Any) -> Answer:
         """Return the answer as a check takes it; say so where it is none."""
@@ -260,7 +278,8 @@ class Exercise:
             return Answer(lambda: answer, gives_value=gives_value)
         if not callable(answer) or isinstance(answer, nn.Module):
             kind = type(answer).__name__
-            raise Wrong(f"You handed over a `{kind}`, the result of a call. {handing_over}")
+            ask = "What do the brackets behind the name of a function do?"
+            raise Wrong(f"You handed over the result of a call, of type `{kind}`. {handing_over}", ask=ask)
         self._accept_signature(answer)
         if self.broken and _same_code(answer, self.starter):
             raise NotTried("This is still the broken version.")
@@ -269,8 +288,11 @@ class Exercise:
     def _accept_signature(self, answer: Callable) -> None:
         try:
             signature = inspect.signature(answer)
+        except ValueError:  # some builtin functions do not tell theirs
+            return
+        try:
             signature.bind(*self._parameters)
-        except (TypeError, ValueError) as error:
+        except TypeError as error:
             called = f"{self.name}({', '.join(self._parameters)})"
             own = f"{getattr(answer, '__name__', 'answer')}{signature}"
             ask = "Which arguments does the starter have?"
@@ -301,6 +323,22 @@ def exercise(
         broken: For a task to repair: the function whose body is the starter.
         remember: One sentence to take along, shown with a right answer.
         seconds: Time limit for one check.
+
+    Example:
+        >>> def check_double(answer):
+        ...     '''Two numbers, doubled.'''
+        ...     for number in (2, 3):
+        ...         if answer(number) != 2 * number:
+        ...             raise Wrong(f"From {number} you made {answer(number)}.", ask="Which operator doubles?")
+        >>> @exercise(check=check_double, hints=["Think of `+`.", "`number + number`"])
+        ... def double(number: int) -> int:
+        ...     '''Return twice the number.'''
+        ...     return 2 * number
+        >>> double.judge(lambda number: number**2)
+        ✘ double: not right yet
+          From 3 you made 9.
+          → Which operator doubles?
+          Checked: Two numbers, doubled.
     """
 
     def decorate(function: Callable) -> Exercise:
@@ -333,16 +371,6 @@ def _topic(module: str) -> str:
     return module.removeprefix("ftlab.exercises.").partition(".")[0]
 
 
-def _stopped(run: runner.Run, seconds: float) -> tuple[Outcome, str, str]:
-    if run.stopped == "time":
-        message, ask = f"It did not end within {seconds:g} seconds.", "Which loop has no end, and why?"
-    else:
-        message, ask = "It took more than 2 GiB of memory.", "What grows with every round of a loop?"
-    if run.alive:
-        message += " It could not be stopped and still runs in the background: restart the kernel."
-    return Outcome.WRONG, message, ask
-
-
 def _head_and_body(function: Callable) -> tuple[str, str]:
     """Return the source of `function` in two parts: the signature with the docstring, and the rest."""
     source = textwrap.dedent(inspect.getsource(function))
@@ -367,5 +395,6 @@ def _same_code(function: Callable, source: str) -> bool:
 
 
 def _essence(code: types.CodeType) -> tuple:
-    constants = tuple(_essence(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)
-    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
+    """Return what a function does, without the places that its lines come from."""
+    constants = [_essence(c) if isinstance(c, types.CodeType) else (type(c), c) for c in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)

@@ -5,7 +5,6 @@ import contextvars
 import ctypes
 import io
 import os
-import random
 import sys
 import threading
 import time
@@ -15,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import psutil
 import torch
 
+from ftlab.random_state import keep_random_state
+
 POLL = 0.05  # seconds between two looks at the clock and the memory
+MEMORY = 2 * 2**30  # bytes that code may use more than there was before
 GRACE = 2.0  # seconds that code gets to end once it was told to
 
 
@@ -65,16 +66,16 @@ class Printed(io.TextIOBase):
         return self.head.rstrip() + more
 
 
-def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = 2 * 2**30, seed: int = 0) -> Run:
+def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = MEMORY, seed: int = 0) -> Run:
     """Call `function` in a thread of its own, and come back in any case.
 
     The thread brings a fresh grad mode, inference mode, autocast and default device with it, which end with
     it. All other state that it may change is put back (see `no_trace`).
 
     A thread cannot be killed, only asked: `Stopped` is raised in it, at its next Python instruction. That
-    ends every loop written in Python, on every system and in a notebook kernel. It does not end a single call
-    that never returns to Python, such as `time.sleep(3600)` or waiting for a lock. Such a run is left behind
-    (`alive` is True) and ends with the kernel.
+    ends a loop written in Python, on every system and in a notebook kernel. It does not end a single call that
+    never returns to Python, such as `time.sleep(3600)` or waiting for a lock, nor a loop that catches `Stopped`
+    itself, with a bare `except:`. Such a run is left behind (`alive` is True) and ends with the kernel.
 
     Args:
         function: Called without arguments.
@@ -146,39 +147,17 @@ def no_trace(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: Random seed inside the block; None goes on with the present random state.
     """
-    put_back = [_random_state(), *_settings()]
+    put_back = _settings()
     folder = Path.cwd()
     try:
-        with warnings.catch_warnings():
+        with keep_random_state(seed), warnings.catch_warnings():
             warnings.simplefilter("default")  # the same verdict whatever filters are set outside
-            if seed is not None:
-                _seed(seed)
             yield
     finally:
         for action in put_back:
             action()
         if not folder.samefile(Path.cwd()):
             os.chdir(folder)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (the learner's code may use numpy's global generator)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
-
-
-def _random_state() -> Callable[[], None]:
-    state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-
-    def put_back() -> None:
-        random.setstate(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
-
-    return put_back
 
 
 def _settings() -> list[Callable[[], None]]:

@@ -41,16 +41,15 @@ def _two_lists(value):
         inside, outside = value
     except (TypeError, ValueError):
         ask = "Does it end with `return inside, outside`?"
-        raise Wrong(f"Two lists were asked for, it gave back a `{type(value).__name__}`.", ask=ask) from None
+        raise Wrong(f"Not two lists: what came back is of type `{type(value).__name__}`.", ask=ask) from None
     for one in (inside, outside):
         if iter(one) is one:
             text = f"It gave back a `{type(one).__name__}`, which is used up after one pass."
             raise Wrong(text, ask="The optimizer, clipping, counting: how often will you go through it?")
         others = [type(member).__name__ for member in one if not isinstance(member, Tensor)]
         if others:
-            raise Wrong(
-                f"In a list there is a `{others[0]}`.", ask="Which method gives pairs of a name and a parameter?"
-            )
+            ask = "Which method gives parameters, and which one pairs of a name and a parameter?"
+            raise Wrong(f"In a list there is something of type `{others[0]}`.", ask=ask)
     return list(inside), list(outside)
 
 
