@@ -26,7 +26,6 @@ The kind of the task follows from the function:
 - without parameters: predict or choose. The starter returns `...`; a value may be handed over as well.
 """
 
-import ast
 import inspect
 import linecache
 import os
@@ -44,6 +43,7 @@ from torch import nn
 
 from ftlab.exercises import runner
 from ftlab.exercises.feedback import Code, Feedback, Outcome, Prose
+from ftlab.exercises.source import head_and_body, same_code
 
 __all__ = [
     "CheckFailed",
@@ -191,14 +191,14 @@ class Exercise:
     @property
     def starter(self) -> str:
         """Return the text of the cell that the learner begins with."""
-        head, _ = _head_and_body(self.function)
+        head, _ = head_and_body(self.function)
         if self.broken:
-            return f"{head}\n{_head_and_body(self.broken)[1]}"
+            return f"{head}\n{head_and_body(self.broken)[1]}"
         return head + ("\n    raise NotImplementedError" if self._parameters else "\n    return ...")
 
     def solution(self) -> Code:
         """Return the source of the solution, the one that the tests run."""
-        return Code("\n".join(_head_and_body(self.function)))
+        return Code("\n".join(head_and_body(self.function)))
 
     def hint(self, number: int | None = None) -> Prose:
         """Return hint `number`, counted from 1; without a number the next one.
@@ -281,7 +281,7 @@ class Exercise:
             ask = "What do the brackets behind the name of a function do?"
             raise Wrong(f"You handed over the result of a call, of type `{kind}`. {handing_over}", ask=ask)
         self._accept_signature(answer)
-        if self.broken and _same_code(answer, self.starter):
+        if self.broken and same_code(answer, self.starter):
             raise NotTried("This is still the broken version.")
         return Answer(answer, gives_value=gives_value)
 
@@ -369,32 +369,3 @@ def all_exercises() -> list[Exercise]:
 def _topic(module: str) -> str:
     """Return the topic of a module: "freezing" for `ftlab.exercises.freezing` and for a module in that folder."""
     return module.removeprefix("ftlab.exercises.").partition(".")[0]
-
-
-def _head_and_body(function: Callable) -> tuple[str, str]:
-    """Return the source of `function` in two parts: the signature with the docstring, and the rest."""
-    source = textwrap.dedent(inspect.getsource(function))
-    lines, node = source.splitlines(), ast.parse(source).body[0]
-    end = node.body[0].end_lineno if ast.get_docstring(node) else _end_of_signature(node, lines)
-    return "\n".join(lines[node.lineno - 1 : end]), "\n".join(lines[end:])
-
-
-def _end_of_signature(node: ast.FunctionDef, lines: list[str]) -> int:
-    last = max([node.lineno, *(part.end_lineno for part in (node.returns, *node.args.args) if part)])
-    while not lines[last - 1].partition("#")[0].rstrip().endswith(":"):
-        last += 1
-    return last
-
-
-def _same_code(function: Callable, source: str) -> bool:
-    """Say whether `function` was compiled from `source`, whatever its comments and blank lines."""
-    name = ast.parse(source).body[0].name
-    constants = compile(source, "<starter>", "exec").co_consts  # annotations have a code of their own there
-    codes = [c for c in constants if isinstance(c, types.CodeType) and c.co_name == name]
-    return isinstance(function, types.FunctionType) and _essence(function.__code__) == _essence(codes[0])
-
-
-def _essence(code: types.CodeType) -> tuple:
-    """Return what a function does, without the places that its lines come from."""
-    constants = [_essence(c) if isinstance(c, types.CodeType) else (type(c), c) for c in code.co_consts]
-    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)

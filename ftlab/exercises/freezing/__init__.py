@@ -2,7 +2,8 @@
 
 from ftlab.exercises.freezing.choosing import freeze_all_but_head, freeze_backbone, replace_head, train_only
 from ftlab.exercises.freezing.cost import cheaper_half, classify
-from ftlab.exercises.freezing.loop import freeze_now, split, thaw
+from ftlab.exercises.freezing.identity import split
+from ftlab.exercises.freezing.loop import freeze_now, thaw
 from ftlab.exercises.freezing.statistics import hold_batch_norm, what_moves
 
 __all__ = [
