@@ -8,7 +8,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 
 lab: $(READY)  ## open the lessons in JupyterLab; ARGS="--no-browser --port 9000" is passed on
-	$(BIN)/python -m jupyterlab notebooks/00_welcome.ipynb $(ARGS)
+	$(BIN)/python -m jupyterlab notebooks --LabApp.default_url=/lab/tree/00_welcome.ipynb $(ARGS)
 
 test: lint  ## prove everything: unit, lesson and browser tests; ARGS="-k freezing" is passed on
 	$(BIN)/python -m pytest $(ARGS)

@@ -62,8 +62,8 @@ def _lab(args: argparse.Namespace) -> int:
         raise SystemExit(
             f"ftlab: JupyterLab does not start ({error}). Try: {sys.executable} -m pip install jupyterlab"
         ) from None
-    first = folder / FIRST
-    LabApp.launch_instance([str(first if first.exists() else folder), *args.rest[named:]])
+    first = [f"--LabApp.default_url=/lab/tree/{FIRST}"] if (folder / FIRST).exists() else []
+    LabApp.launch_instance([str(folder), *first, *args.rest[named:]])
     return 0
 
 

@@ -204,7 +204,7 @@ def test_lab_opens_the_welcome_and_passes_the_rest_on(shelf, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert main(["lab", *["mine"][:named], *rest]) == 0
     folder = tmp_path / ("mine" if named else "ftlab-lessons")
-    assert started == [[str(folder / "00_welcome.ipynb"), *rest]]
+    assert started == [[str(folder), "--LabApp.default_url=/lab/tree/00_welcome.ipynb", *rest]]
     assert contents(folder) == FIRST
 
 
@@ -234,9 +234,24 @@ def test_a_folder_in_the_way_of_a_lesson_is_named(shelf, folder):
         main(["lessons", str(folder)])
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_named(shelf, folder):
-    folder.mkdir(mode=0o555)
+@pytest.fixture
+def nobody():
+    """Be somebody who may not write everywhere, also where tests run as root."""
+    if os.geteuid() != 0:
+        yield
+    else:
+        os.seteuid(65534)
+        yield
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("given", [0o555, 0o000])
+def test_a_folder_that_may_not_be_written_is_named(shelf, folder, tmp_path, request, given):
+    for above in (tmp_path.parent, tmp_path.parent.parent):
+        above.chmod(0o755)
+    folder.mkdir(mode=given)
+    request.getfixturevalue("nobody")
     with pytest.raises(SystemExit, match=r"mine.* may not be written; name another folder"):
         main(["lessons", str(folder)])
 
