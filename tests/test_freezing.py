@@ -207,6 +207,7 @@ def test_the_receipt_counts_and_names_ties_norms_and_dropout():
         "batch norm statistics held, also through model.train(): 1 (1)\n"
         "dropout inside, still random in train mode: 1 (2)"
     )
+    assert receipt._repr_html_() == repr(receipt).replace("\n", "<br>")
     assert freeze(model).norms == [], "it was held already"
     again = freeze(model, batch_norm="train")
     assert again.drifting == ["1"]

@@ -222,8 +222,14 @@ def test_neighbours_in_one_piece_of_memory_are_no_tie():
     model = Twins(lambda weight: weight)
     model.first.weight = nn.Parameter(flat[:16].view(4, 4))
     model.second.weight = nn.Parameter(flat[16:].view(4, 4), requires_grad=False)
-    found = audit(model, stepper(model, SGD(model.parameters(), lr=0.1)))
-    assert found.moved == {"first.weight": "gradient"}
+    inner = stepper(model, SGD(model.parameters(), lr=0.1))
+
+    def step():
+        inner()
+        model.second.weight.data.add_(1)
+
+    assert audit(model, inner).moved == {"first.weight": "gradient"}
+    assert audit(model, step).moved == {"first.weight": "gradient", "second.weight": "written directly"}
 
 
 def test_a_norm_shared_by_memory_is_a_tie_as_well():
@@ -343,6 +349,35 @@ def test_lbfgs_makes_its_gradients_inside_of_step():
     assert str(optimizer.state_dict()) == str(before)
 
 
+def test_moments_that_the_optimizer_does_not_use_are_no_reason():
+    model = net()
+    optimizer = AdamW(model.parameters(), lr=0.1, betas=(0.0, 0.9), weight_decay=0.1)
+    step = stepper(model, optimizer, set_to_none=False)
+    step()
+    model[0].requires_grad_(False)
+    assert audit(model, step).moved["0.weight"] == "weight decay"
+
+
+def test_sparse_gradients():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(6, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+    tokens = torch.tensor([[0, 1], [2, 3]])
+    optimizers = torch.optim.SparseAdam([model[0].weight], lr=0.1), SGD(model[2].parameters(), lr=0.1)
+
+    def step():
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        model(tokens).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    step()
+    before = model[0].weight.clone(), model[0].weight.grad.to_dense()
+    assert audit(model, step).moved == dict.fromkeys(["0.weight", "2.weight", "2.bias"], "gradient")
+    assert torch.equal(before[0], model[0].weight)
+    assert torch.equal(before[1], model[0].weight.grad.to_dense())
+
+
 # what does not move
 
 
@@ -448,6 +483,21 @@ def test_a_gradient_that_is_cleared_too_early(set_to_none):
         optimizer.step()
 
     assert audit(model, step).stuck["4.weight"] == "its gradient was cleared before the optimizer stepped"
+
+
+def test_reasons_that_change_from_step_to_step_are_all_told():
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.0)
+    parts = iter([model, model[4]])
+
+    def step():
+        optimizer.zero_grad()
+        next(parts)(X).square().mean().backward()
+        optimizer.step()
+
+    assert audit(model, step, steps=2).stuck["0.weight"] == (
+        "learning rate 0; no gradient: used, but backward did not reach it"
+    )
 
 
 def test_no_step_at_all_and_a_step_that_a_scaler_leaves_out():
@@ -677,6 +727,12 @@ def test_bad_arguments_say_the_next_step():
         audit(model, stepper(model, SGD(model.parameters(), lr=0.1))())
     with pytest.raises(ValueError, match="1 or more, not 0"):
         audit(model, lambda: None, steps=0)
+    with pytest.warns(FutureWarning, match="deprecated"):
+        scripted = torch.jit.script(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="audit the model that it was made from"):
+        audit(scripted, lambda: None)
+    with pytest.raises(TypeError, match="freeze first, then script"):
+        freeze(scripted)
     with pytest.raises(ValueError, match=r"'1\.weight' has no values yet"):
         audit(nn.Sequential(nn.Identity(), nn.LazyLinear(2)), lambda: None)
 

@@ -42,8 +42,8 @@ def audit(
         keep: Whether the changes stay.
 
     Raises:
-        TypeError: If `step` cannot be called.
-        ValueError: If `steps` is less than 1.
+        TypeError: If `step` cannot be called, or the model is a scripted one.
+        ValueError: If `steps` is less than 1, or a tensor has no values yet.
         Exception: Whatever `step` raises, after everything was put back.
 
     Example:
@@ -89,6 +89,8 @@ def _listed(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer
 
 
 def _check_values(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("a scripted model cannot be watched: audit the model that it was made from")
     for name, tensor in named_tensors(model).items():
         if tensor.is_meta or nn.parameter.is_lazy(tensor):
             raise ValueError(f"{name!r} has no values yet: load the model, or run one batch through it, first")

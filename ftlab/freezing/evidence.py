@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from .causes import Cause, Hindrance
 from .selection import is_norm
-from .snapshot import members, same
+from .snapshot import dense, members, same
 from .watch import GraphWatch
 
 
@@ -41,14 +41,14 @@ class Evidence:
         self.tensors = {id(tensor): tensor for tensor in self.names.values()}
         self.causes: dict[int, list[Cause]] = defaultdict(list)
         self.hindrances: dict[int, list[Hindrance]] = defaultdict(list)
-        self.received: set[int] = set()  # got a gradient in this audit
         self.not_finite: set[int] = set()
         self.in_group: set[int] = set()  # in a group of an optimizer that stepped
         self.strangers: dict[int, Tensor] = {}  # in such a group, but not in the model
         self.pushed: set[int] = set()  # got a gradient that is not zero
         self.start = {key: tensor.detach().clone() for key, tensor in self.tensors.items()}
         self._last = dict(self.start)
-        self._waiting: set[int] = set()  # got such a gradient since its optimizer last stepped
+        self._received: set[int] = set()  # got a gradient since its optimizer last stepped
+        self._waiting: set[int] = set()  # got one that is not zero
         self._loaded: dict[int, dict[int, Cause]] = {}  # state that an optimizer brought along
         self._moving: dict[int, list[Cause]] = {}
 
@@ -86,11 +86,11 @@ class Evidence:
         return changed
 
     def _note_gradient(self, parameter: Tensor) -> None:
-        self.received.add(id(parameter))
-        if parameter.grad.any():
+        self._received.add(id(parameter))
+        if _pushes(parameter):
             self.pushed.add(id(parameter))
             self._waiting.add(id(parameter))
-        if not parameter.grad.isfinite().all():
+        if not dense(parameter.grad).isfinite().all():
             self.not_finite.add(id(parameter))
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
@@ -122,7 +122,7 @@ class Evidence:
     def _forces(self, group: dict, parameter: Tensor, state: list[Cause]) -> list[Cause]:
         """Return what would move this parameter in the optimizer step that comes next."""
         forces = []
-        if parameter.grad is not None and parameter.grad.any():
+        if _pushes(parameter):
             self.pushed.add(id(parameter))
             if parameter.requires_grad:
                 return [Cause.GRADIENT]
@@ -152,6 +152,7 @@ class Evidence:
                 _extend(self.hindrances[key], self._hindrances(group, parameter))
         self.in_group.update(owned)
         self._waiting -= owned.keys()
+        self._received -= owned.keys()
 
     def _hindrances(self, group: dict, parameter: Tensor) -> list[Hindrance]:
         found = self.without_gradient(parameter)
@@ -164,11 +165,11 @@ class Evidence:
     def without_gradient(self, parameter: Tensor) -> list[Hindrance]:
         """Say why the parameter has no gradient, or one of zeros; an empty list if it has one."""
         key = id(parameter)
-        if parameter.grad is not None and parameter.grad.any():
+        if _pushes(parameter):
             return []
         if key in self._waiting:
             return [Hindrance.CLEARED]
-        if key in self.received:
+        if key in self._received:
             return [Hindrance.ZERO_GRADIENT]
         if key in self.graph.cut:
             return [self.graph.cut[key]]
@@ -199,9 +200,14 @@ def _loaded(group: dict, state: dict) -> list[Cause]:
     momentum = state.get("momentum_buffer")
     if group.get("momentum") and momentum is not None and momentum.any():
         causes.append(Cause.MOMENTUM)
-    if "exp_avg" in state and state["exp_avg"].any():
+    if group.get("betas", (1,))[0] and "exp_avg" in state and state["exp_avg"].any():
         causes.append(Cause.MOMENTS)
     return causes
+
+
+def _pushes(parameter: Tensor) -> bool:
+    """Return whether the parameter has a gradient, and not one of zeros."""
+    return parameter.grad is not None and bool(dense(parameter.grad).any())
 
 
 def _extend(known: list, more: list) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Literal
 
 from torch import nn
@@ -14,7 +15,18 @@ from .selection import Pattern, Selection, choose, is_norm, names_of, scopes
 
 @dataclass(frozen=True)
 class FreezeReceipt:
-    """What `freeze` or `unfreeze` did, in sentences."""
+    """What `freeze` or `unfreeze` did; its repr says it in sentences.
+
+    Attributes:
+        action: Which of the two.
+        names: The parameters that were chosen, tied ones under each of their names.
+        trainable: How many values of the whole model are trainable now.
+        total: How many values it has.
+        norms: The norms whose statistics were held or let go by this call.
+        drifting: The norms inside what is frozen whose statistics still move in train mode.
+        ties: The names of each tensor that has several.
+        random: The dropout modules inside what is frozen: they stay random in train mode.
+    """
 
     action: Literal["froze", "unfroze"]
     names: list[str]
@@ -36,6 +48,9 @@ class FreezeReceipt:
             f"dropout inside, still random in train mode: {_few(self.random)}" if self.random else "",
         ]
         return "\n".join(line for line in lines if line)
+
+    def _repr_html_(self) -> str:
+        return "<br>".join(map(escape, repr(self).splitlines()))
 
     def to_dict(self) -> dict:
         """Return the fields as a dictionary."""

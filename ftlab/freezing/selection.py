@@ -52,6 +52,8 @@ def select(model: nn.Module, *patterns: Pattern) -> list[str]:
 
 def choose(model: nn.Module, *patterns: Pattern) -> Selection:
     """Return what the patterns choose, tensors and modules included; the model is not changed."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("the modules of a scripted model cannot be changed: freeze first, then script")
     everything = list(model.named_parameters(remove_duplicate=False))
     modules: list[nn.Module] = []
     wanted: set[int] = set()

@@ -99,7 +99,13 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two tensors have the same type, shape and values; NaN equals NaN."""
     if one.dtype != other.dtype or one.shape != other.shape or one.device != other.device:
         return False
+    one, other = dense(one), dense(other)
     return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor, or its values with all zeros if it is sparse: few functions take sparse ones."""
+    return tensor.to_dense() if tensor.is_sparse else tensor
 
 
 def living(*kinds: type) -> list:
