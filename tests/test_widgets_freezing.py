@@ -309,6 +309,15 @@ def test_the_cost_comes_later_and_the_tree_does_not_wait(model, monkeypatch):
     panel.close()
 
 
+def test_a_cost_counted_too_late_is_not_taken_for_another_state(panel, model):
+    before = panel._cost()
+    freeze(model, "stem")  # while the count of the state before was under way
+    panel._costs.clear()
+    panel._count(("the state before",))
+    assert panel._costs == {}
+    assert panel._cost() != before
+
+
 # -- the code --------------------------------------------------------------------------------------
 
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 
@@ -335,6 +337,29 @@ def test_tick_raises_stopped_so_that_the_work_can_tidy_up():
     job.close()
     assert tidied == [1]
     assert "stopped" in repr(job)
+
+
+ENDS_WHILE_TRAINING = """
+import time, torch
+from ftlab.widgets.job import Job
+
+def work(job):
+    layer = torch.nn.Conv2d(3, 8, 3)
+    while True:
+        layer(torch.ones(4, 3, 64, 64)).sum().backward()
+        job.tick(1, 2)
+
+job = Job(work)
+job.start()
+while "of" not in repr(job):
+    time.sleep(0.01)
+print("leaving")
+"""
+
+
+def test_python_ends_well_while_a_job_runs():
+    ran = subprocess.run([sys.executable, "-c", ENDS_WHILE_TRAINING], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout.strip(), ran.stderr) == (0, "leaving", "")
 
 
 class Trainer(Doubler):

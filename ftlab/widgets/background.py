@@ -33,7 +33,8 @@ class Latest:
         with self._lock:
             self._next = work
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="ftlab background", daemon=True)
+                # no daemon: one that Python cuts off inside torch takes the whole process down with an abort
+                self._thread = threading.Thread(target=self._run, name="ftlab background")
                 self._thread.start()
 
     def drop(self) -> None:

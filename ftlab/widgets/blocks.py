@@ -1,6 +1,5 @@
 """A model as the rows of a tree: every module that has parameters, and the parameters between modules."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -45,7 +44,7 @@ def blocks(model: nn.Module) -> list[Block]:
         >>> [(block.path, block.kind, block.size) for block in blocks(model)]
         [('', 'Sequential', 258), ('0', 'Conv2d', 224), ('1', 'BatchNorm2d', 16), ('3', 'Linear', 18)]
     """
-    return list(_walk("", model))
+    return [block for block in _walk("", model) if block.parameters or not block.path]
 
 
 def outline(found: list[Block]) -> list[str]:
@@ -70,17 +69,19 @@ def tops(found: list[Block], unfolded: list[str]) -> list[Block]:
     return [b for b in found if b.path not in unfolded and b.path.rpartition(".")[0] in unfolded]
 
 
-def _walk(path: str, module: nn.Module) -> Iterator[Block]:
-    parameters = list(module.parameters())
-    norms = [inner for inner in module.modules() if inner._buffers.get("running_mean") is not None]
-    if path and not parameters:
-        return
-    yield Block(path, type(module).__name__, parameters, norms)
-    below = [block for name, child in module.named_children() for block in _walk(_join(path, name), child)]
-    if below:
-        for name, parameter in module.named_parameters(recurse=False):
-            yield Block(_join(path, name), "parameter", [parameter], [])
-    yield from below
+def _walk(path: str, module: nn.Module) -> list[Block]:
+    """Return the block of the module and those inside it; each tensor is collected once, from below."""
+    inside = [_walk(_join(path, name), child) for name, child in module.named_children()]
+    own = dict(module.named_parameters(recurse=False))
+    parameters = {id(p): p for p in own.values()}
+    norms = [module] if module._buffers.get("running_mean") is not None else []
+    for below in inside:
+        parameters.update((id(p), p) for p in below[0].parameters)
+        norms += below[0].norms
+    block = Block(path, type(module).__name__, list(parameters.values()), norms)
+    beside = own if any(below[0].parameters for below in inside) else {}
+    loose = [Block(_join(path, name), "parameter", [p], []) for name, p in beside.items()]
+    return [block, *loose, *(found for below in inside for found in below)]
 
 
 def _join(path: str, name: str) -> str:

@@ -76,6 +76,7 @@ class ExercisePanel(Panel):
         total = len(self.exercise.hints)
         self.hint.disabled = self.seen == total
         self.hint.description = "No more hints" if self.hint.disabled else f"Hint {self.seen + 1} of {total}"
+        self._status.layout.display = "none" if self.feedback else None  # the outcome says it
         self.outcome.value = self.feedback._repr_html_() if self.feedback else ""
         self.hints.value = "".join(self.exercise.hint(n + 1)._repr_html_() for n in range(self.seen))
         shown = self.solution.value

@@ -3,6 +3,7 @@
 A loop inside a cell or a callback keeps the kernel from hearing the button. A background thread does not.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -163,3 +164,13 @@ class Job:
 
     def _say(self, line: str, more: str = "") -> None:
         self.text.value = f'<span role="status">{escape(line)}</span>{more}'
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End what runs before Python ends: a thread that is cut off inside torch aborts the whole process."""
+    running = [job for job in list(_latest.values()) if job.running]
+    for job in running:
+        job.stop()
+    for job in running:
+        job.wait(5)

@@ -123,18 +123,18 @@ class FreezePanel(Panel):
         """Return what this state costs, or None while it is counted: that takes up to a second."""
         state = _state_of(self.model)
         if state not in self._costs:
-            try:
-                copied = share_memory(self.model)
-                self._counting.ask(lambda: self._count(state, copied))
-            except Exception as error:  # a model that cannot be copied
-                self._costs[state] = error
+            self._counting.ask(lambda: self._count(state))
         return self._costs.get(state)
 
-    def _count(self, state: tuple, model: nn.Module) -> None:
+    def _count(self, state: tuple) -> None:
+        found: FreezeCost | Exception
         try:
-            self._costs[state] = cost(model.train(), self.example)
+            copied = share_memory(self.model)
+            found = cost(copied.train(), self.example)
         except Exception as error:  # an example that does not fit, or a forward that asks for values
-            self._costs[state] = error
+            found, copied = error, self.model
+        if _state_of(copied) == state:  # no click came in between; if one did, it has asked anew
+            self._costs[state] = found
 
     def close(self) -> None:
         """Take the view away and stop counting."""

@@ -75,9 +75,9 @@ def saved(found: FreezeCost | Exception | None, example: torch.Tensor | tuple) -
     now, full = found.now, found.everything
     rows = [
         _bar("trainable parameters", now.trainable, full.trainable, short),
-        _bar("gradients and Adam's moments", now.gradients + now.adam, full.gradients + full.adam, _mib),
-        _bar("activations kept for backward", now.activations, full.activations, _mib),
-        _bar("backward work", now.backward, full.backward, lambda n: f"{n / 1e9:,.2f} GFLOP"),
+        _bar("gradients and Adam's moments", now.gradients + now.adam, full.gradients + full.adam, _bytes),
+        _bar("activations kept for backward", now.activations, full.activations, _bytes),
+        _bar("backward work", now.backward, full.backward, _work),
     ]
     shapes = " and ".join("×".join(map(str, getattr(x, "shape", "?"))) for x in inputs(example))
     return f"<table>{''.join(rows)}</table><p>of full training, for a batch of {shapes}</p>"
@@ -90,8 +90,12 @@ def _bar(label: str, now: int, full: int, unit: Callable[[int], str]) -> str:
     return f"<tr><td>{label}</td><td>{bar}</td><td>{numbers}</td></tr>"
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"
+def _bytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
+
+
+def _work(operations: int) -> str:
+    return f"{operations / 1e9:,.2f} GFLOP" if operations >= 1e9 else f"{operations / 1e6:,.2f} MFLOP"
 
 
 def short(number: int) -> str:
