@@ -198,6 +198,13 @@ def test_the_panel_has_its_class_for_style_and_for_tests():
     assert "ftlab-panel" in Doubler().view._dom_classes
 
 
+def test_the_panel_has_its_name_for_a_screen_reader():
+    frame = Doubler().view.children[0]
+    assert frame.label == "Double <it>"
+    assert "aria-label" in frame._esm
+    assert "--jp-error-color1" in frame._css
+
+
 def test_a_picture_has_a_text_and_its_twin_is_the_text():
     figure = Figure(figsize=(2, 1))
     figure.subplots().plot([3, 1])

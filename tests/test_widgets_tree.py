@@ -128,6 +128,11 @@ def test_trains_is_true_false_or_in_part():
     assert [block.trains for block in blocks(model)] == [None, False, True]
 
 
+def test_a_single_layer_is_its_own_block():
+    found = blocks(nn.Linear(2, 2))
+    assert tops(found, outline(found)) == found
+
+
 @pytest.mark.parametrize(
     ("name", "unfolded", "count"),
     [

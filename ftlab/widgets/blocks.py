@@ -66,7 +66,8 @@ def outline(found: list[Block]) -> list[str]:
 
 def tops(found: list[Block], unfolded: list[str]) -> list[Block]:
     """Return the blocks in sight that are folded: together they hold every parameter once."""
-    return [b for b in found if b.path not in unfolded and b.path.rpartition(".")[0] in unfolded]
+    inside = [b for b in found if b.path not in unfolded and b.path.rpartition(".")[0] in unfolded]
+    return inside or found[:1]  # a single layer is its own block
 
 
 def _walk(path: str, module: nn.Module) -> list[Block]:
