@@ -37,12 +37,11 @@ class Pair(NamedTuple):
 NO_LINE_MAGIC = "UsageError: Line magic function `%nosuchmagic` not found.\n"
 NO_CELL_MAGIC = "UsageError: Cell magic `%%nosuchmagic` not found.\n"
 CHECK = """\
-import os
-def check(answer):  # as the exercises do it: a failed check raises where the course is tested
-    if answer != 4:
-        print("not right yet")
-        if os.environ.get("FTLAB_CI"):
-            raise AssertionError("the check failed")
+# NBVAL_IGNORE_OUTPUT
+from ftlab.exercises import freezing
+def freeze_backbone(model):
+    {}
+freezing.freeze_backbone.check(freeze_backbone)
 """
 THREAD = """\
 # NBVAL_IGNORE_OUTPUT
@@ -100,9 +99,9 @@ PAIRS = {
         good=[Cell("print('compared')", stdout="compared\n")],
     ),
     "check_only_displays": Pair(
-        bad=[Cell(CHECK + "check(5)", stdout="not right yet\n")],
-        says="the check failed",
-        good=[Cell(CHECK + "check(4)")],
+        bad=[Cell(CHECK.format("model.eval()"))],
+        says="CheckFailed",
+        good=[Cell(CHECK.format("model.requires_grad_(False); model.fc.requires_grad_(True)"))],
     ),
     "kernel_dies": Pair(
         bad=[Cell("import os; os._exit(1)")],

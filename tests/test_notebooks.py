@@ -1,4 +1,4 @@
-"""What holds for every lesson's file; that it runs and shows what is stored is what nbval and the guard see to."""
+"""What holds for every lesson's file; nbval and the guard see to it that it runs and shows what is stored."""
 
 import copy
 import re
