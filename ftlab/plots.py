@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -99,13 +100,7 @@ def history(history: History) -> Picture:
             ]
             if points:
                 ax.plot(*zip(*points, strict=True), marker=marker, label={"val": "validation"}.get(part, part))
-        ax.set_xlabel("epoch")
-        ax.set_ylabel(quantity)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        if ax.lines:
-            ax.legend()
-    if history.epochs:
-        figure.axes[1].set_ylim(0, 1)
+        _label(ax, quantity)
     return figure
 
 
@@ -115,19 +110,13 @@ def compare(histories: dict[str, History], quantity: str = "val accuracy") -> Pi
     says = f"{quantity} at the end: " + ", ".join(f"{name} {value:.3f}" for name, value in ends.items())
     figure = Picture(6, 3, says=says)
     ax = figure.subplots()
-    for (name, history), marker in zip(histories.items(), "osD^vPX*" * len(histories), strict=False):
-        ax.plot(
-            [row["epoch"] for row in history.rows],
-            [row[quantity] for row in history.rows],
-            marker=marker,
-            label=name,
-        )
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(quantity)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    if "accuracy" in quantity:
-        ax.set_ylim(0, 1)
-    ax.legend()
+    for number, name in enumerate(ends):
+        history = histories[name]
+        epochs, values = zip(*[(row["epoch"], row[quantity]) for row in history.rows], strict=True)
+        # The first lines are the broadest, so that a curve below an equal one is still seen.
+        width = 1.5 + 2.5 * (len(ends) - 1 - number)
+        ax.plot(epochs, values, marker="osD^vPX*"[number % 8], linewidth=width, markersize=width + 5, label=name)
+    _label(ax, quantity)
     return figure
 
 
@@ -170,6 +159,16 @@ def probabilities(picture, scores: dict[str, float]) -> Picture:
     right.tick_params(labelsize=8)
     right.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _label(ax: Axes, quantity: str) -> None:
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(quantity)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    if "accuracy" in quantity:
+        ax.set_ylim(0, 1)
+    if ax.lines:
+        ax.legend()
 
 
 def _title(dataset: Dataset, position: int, item: object, evaluation: Evaluation | None) -> tuple[str, str]:

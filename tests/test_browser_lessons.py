@@ -59,7 +59,7 @@ def test_freezing_is_played_by_a_learner(notebook):
     nb.run_cell(task)
     exercise = nb.output("ExercisePanel(")
     exercise.get_by_role("button", name="Check").click()
-    expect(exercise).to_contain_text("running_mean")
+    expect(exercise).to_contain_text("What you name moves. 3 more in the list moved too.")
     exercise.get_by_role("button", name="Hint 1 of 3").click()
     expect(exercise).to_contain_text("two kinds of tensors")
     nb.screenshot("freezing-exercise-wrong", of=exercise)

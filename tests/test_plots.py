@@ -84,6 +84,7 @@ def test_history_and_comparison():
     picture = plots.compare({"one": History(rows), "two": History(rows[:1])})
     assert repr(picture) == "val accuracy at the end: one 0.200, two 0.000"
     drawn(picture)
+    drawn(plots.compare({"one": History(rows), "nothing yet": History()}))
 
 
 def test_probabilities_are_said():

@@ -90,3 +90,21 @@ def test_ci_runs_make_test_and_nothing_hidden():
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", script], check=True)
     assert script.read_text().rstrip().endswith("make test")
+
+
+def test_the_readme_says_why_each_dependency_is_there():
+    from packaging.requirements import Requirement
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    reasons = readme[readme.index("## What it depends on") : readme.index("## Add a lesson")]
+    declared = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
+    for requirement in map(Requirement, declared):
+        assert re.search(rf"(?<![\w-]){requirement.name}(?![\w-])", reasons), requirement.name
+
+
+def test_the_example_in_the_readme_runs():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["history"].epochs == 1

@@ -2,6 +2,7 @@
 
 import enum
 import re
+import textwrap
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
@@ -111,5 +112,12 @@ class Code(Prose):
 
 
 def _prose(text: str) -> str:
-    """Escape `text`, then set what stands between backticks as code."""
+    """Escape `text`; what stands between backticks is set as code, and an indented paragraph as a program."""
+    paragraphs = [_paragraph(part) for part in re.split(r"\n[ \t]*\n", text)]
+    return paragraphs[0] if len(paragraphs) == 1 else "".join(f"<div>{part}</div>" for part in paragraphs)
+
+
+def _paragraph(text: str) -> str:
+    if all(line.startswith("    ") for line in text.splitlines()):
+        return f"<pre>{escape(textwrap.dedent(text))}</pre>"
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)).replace("\n", "<br>")

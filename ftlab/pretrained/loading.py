@@ -54,14 +54,27 @@ def load(
     return model
 
 
-def preprocessing(name: str = "efficientnet_lite0", weights: str | WeightsEnum = "DEFAULT") -> nn.Module:
+def preprocessing(
+    name: str = "efficientnet_lite0", weights: str | WeightsEnum = "DEFAULT", *, size: int | None = None
+) -> nn.Module:
     """Return the transforms that belong to the weights: resize, crop and normalisation, image in, tensor out.
+
+    The trap: each entry has its own. An image that is normalised in another way is another image to the model.
+
+    Args:
+        name: A name that `available()` lists.
+        weights: An entry, or its name.
+        size: Height and width in pixels instead of those of the weights. Smaller is faster and less accurate.
 
     Example:
         >>> preprocessing("resnet50", "IMAGENET1K_V1").resize_size, preprocessing("resnet50").resize_size
         ([256], [232])
+        >>> from PIL import Image
+        >>> preprocessing(size=64)(Image.new("RGB", (300, 500))).shape
+        torch.Size([3, 64, 64])
     """
-    return weights_of(name, weights).transforms()
+    sizes = {} if size is None else {"resize_size": size, "crop_size": size}
+    return weights_of(name, weights).transforms(**sizes)
 
 
 def fetch(weights: WeightsEnum | str) -> Path:

@@ -73,9 +73,14 @@ class NeighboursPanel(Panel):
         self.number.max = max(len(self._of_class()), 1)
         positions = [self.position, *self.neighbours()]
         names = [self.dataset.classes[self._targets[position]] for position in positions]
-        titles = [f"this {names[0]}", *[f"{'✓' if name == names[0] else '✗'} {name}" for name in names[1:]]]
-        colors = ["black", *[plots.RIGHT if name == names[0] else plots.WRONG for name in names[1:]]]
-        figure = plots.grid([self.pictures[position][0] for position in positions], titles, colors=colors)
+        right = [name == names[0] for name in names[1:]]
+        titles = [
+            f"this {names[0]}",
+            *[f"{'✓' if ok else '✗'} {name}" for ok, name in zip(right, names[1:], strict=True)],
+        ]
+        colors = ["black", *[plots.RIGHT if ok else plots.WRONG for ok in right]]
+        pictures = [self.pictures[position][0] for position in positions]
+        figure = plots.grid(pictures, titles, colors=colors)
         self.picture.show(figure, figure.says)
 
     def describe(self) -> str:
