@@ -1,4 +1,5 @@
 import copy
+import threading
 import time
 
 import pytest
@@ -10,6 +11,8 @@ from ftlab.freezing import audit, cost, freeze
 from ftlab.freezing.norms import is_held
 from ftlab.widgets.background import Latest
 from ftlab.widgets.freezing import FreezePanel, freeze_code
+from ftlab.widgets.freezing import panel as panel_module
+from ftlab.widgets.freezing.step import share_memory
 
 
 def small():
@@ -316,6 +319,26 @@ def test_a_cost_counted_too_late_is_not_taken_for_another_state(panel, model):
     panel._count(("the state before",))
     assert panel._costs == {}
     assert panel._cost() != before
+
+
+def test_a_model_under_audit_is_not_copied(model, monkeypatch):
+    monkeypatch.delenv("FTLAB_CI")
+    monkeypatch.setattr(Latest, "pause", 0.0)
+    copied, during = threading.Event(), []
+    monkeypatch.setattr(panel_module, "share_memory", lambda model: copied.set() or share_memory(model))
+
+    def step():
+        copied.clear()
+        panel._costs.clear()
+        panel.refresh()  # asks for the cost
+        during.append(copied.wait(0.5))
+
+    panel = FreezePanel(model, example=EXAMPLE, step=step)
+    panel.step.click()
+    assert panel.failure is None
+    assert during == [False]
+    assert copied.wait(10)
+    panel.close()
 
 
 # -- the code --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The panel of the freezing lesson: click a block to freeze it, run a step, see what moved and why."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,7 @@ class FreezePanel(Panel):
         self.saved, self.verdict = w.HTML(), w.HTML()
         self._costs: dict[tuple, FreezeCost | Exception] = {}
         self._counting = Latest(self.refresh)
+        self._whole = threading.RLock()  # held while the model is copied or audited: never both at a time
         buttons = w.HBox([self.step, self.reset])
         super().__init__(self.batch_norm, self.tree, self.saved, buttons, self.verdict)
         self.tree.on_toggle(lambda path: self._act(lambda: self._toggle(path)))
@@ -97,7 +99,8 @@ class FreezePanel(Panel):
     def _step(self) -> None:
         self.step.description = "Running ..."  # a disabled button would lose the focus of the keyboard
         self.audit = None
-        self.audit = audit(self.model, self.own_step) if self.own_step else self._audit_sgd()
+        with self._whole:
+            self.audit = audit(self.model, self.own_step) if self.own_step else self._audit_sgd()
 
     def _audit_sgd(self) -> FreezeAudit:
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -129,7 +132,8 @@ class FreezePanel(Panel):
     def _count(self, state: tuple) -> None:
         found: FreezeCost | Exception
         try:
-            copied = share_memory(self.model)
+            with self._whole:
+                copied = share_memory(self.model)
             found = cost(copied.train(), self.example)
         except Exception as error:  # an example that does not fit, or a forward that asks for values
             found, copied = error, self.model
