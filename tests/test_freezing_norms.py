@@ -11,6 +11,7 @@ from torch import nn
 
 from ftlab.freezing import freeze, unfreeze
 from ftlab.freezing.norms import hold, is_held
+from ftlab.modes import keep_modes
 
 
 def moves(model, shape=(4, 3, 6, 6)):
@@ -221,6 +222,19 @@ def test_a_mode_set_by_hand_comes_back_unless_train_was_called():
     assert model[1].training
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_validation_that_puts_the_modes_back_does_not_leave_a_norm_in_eval_mode(by_hand):
+    model = small()
+    model[1].train(not by_hand)
+    freeze(model)
+    model.train()
+    with keep_modes(model):
+        model.eval()
+    assert not model[1].training
+    unfreeze(model)
+    assert model[1].training
+
+
 def test_a_norm_is_inside_only_if_all_of_its_parameters_are_frozen():
     model = small()
     freeze(model, "1.weight")
@@ -235,8 +249,9 @@ def test_a_norm_without_parameters_follows_the_module_around_it():
     model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)), nn.Conv2d(4, 1, 1))
     freeze(model, "1")
     assert not is_held(model[0][1])
+    unfreeze(model, "1")
     freeze(model, "0.0.*")
-    assert is_held(model[0][1])
+    assert is_held(model[0][1]), "the convolution beside it is frozen, the one outside does not count"
     unfreeze(model, "0.0.bias")
     assert not is_held(model[0][1])
     freeze(model, "0.1")  # by its own name, although it has no parameters
