@@ -8,7 +8,19 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_MODULES = frozenset({"data", "exercises", "freezing", "plots", "pretrained", "training", "widgets"})
+_MODULES = frozenset(
+    {
+        "data",
+        "exercises",
+        "freezing",
+        "modes",
+        "plots",
+        "pretrained",
+        "probes",
+        "training",
+        "widgets",
+    }
+)
 
 
 def __getattr__(name: str):
