@@ -89,7 +89,7 @@ class NeighboursPanel(Panel):
         alike = sum(int(self._targets[position]) == self.class_name.index for position in self.neighbours())
         return (
             f"{self.depth.label}: {alike} of the {NEIGHBOURS} pictures most alike to {name} {self.number.value} "
-            f"are of class {name}; over all pictures, {self.same_class():.0%} of the neighbours are of their class"
+            f"are of class {name}; over all pictures, {self.same_class():.0%} of neighbours are of the same class"
         )
 
     def code(self) -> str:
