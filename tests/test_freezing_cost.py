@@ -70,7 +70,7 @@ def test_exact_against_a_real_step_of_resnet18(resnet, choice, batch_norm):
     assert counted(resnet, x) == really(resnet, x)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "densenet121", "vit_b_16", "swin_t"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_b_16", "swin_t"])
 def test_exact_on_other_architectures_half_frozen(name):
     torch.manual_seed(0)
     options = {"image_size": 64} if name == "vit_b_16" else {}

@@ -177,7 +177,7 @@ def test_freezing_travels_with_a_copy(data):
     assert_same(state(model), state(twin))
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=25)
 @given(data=st.data())
 def test_the_audit_says_what_moved_and_leaves_no_trace(data):
     model = data.draw(models())

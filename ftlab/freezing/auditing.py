@@ -65,7 +65,7 @@ def audit(
     _check_values(model)
     optimizers, others = trainers(model, _listed(optimizer))
     snapshot = Snapshot(model, optimizers, others)
-    evidence = Evidence(model)
+    evidence = Evidence(model, snapshot.values)
     kept = False
     try:
         with nullcontext() if keep else keep_random_state(), evidence.collect():

@@ -31,10 +31,10 @@ class Evidence:
     """Notice when each tensor changes: in a module's forward, in an optimizer's step, or in between.
 
     The values are compared at every such moment with those of the moment before. What changed between two
-    moments was written directly, by no optimizer and no forward.
+    moments was written directly, by no optimizer and no forward. `values` has a copy of each tensor, by its id.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, values: dict[int, Tensor]) -> None:
         self.model = model
         self.graph = GraphWatch()
         self.names = named_tensors(model)
@@ -45,7 +45,7 @@ class Evidence:
         self.in_group: set[int] = set()  # in a group of an optimizer that stepped
         self.strangers: dict[int, Tensor] = {}  # in such a group, but not in the model
         self.pushed: set[int] = set()  # got a gradient that is not zero
-        self.start = {key: tensor.detach().clone() for key, tensor in self.tensors.items()}
+        self.start = {key: values[key] for key in self.tensors}
         self._last = dict(self.start)
         self._received: set[int] = set()  # got a gradient since its optimizer last stepped
         self._waiting: set[int] = set()  # got one that is not zero

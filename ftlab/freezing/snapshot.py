@@ -34,7 +34,8 @@ class Snapshot:
     """
 
     def __init__(self, *things: Any, values: bool = True) -> None:
-        self._values = values  # whether what the tensors contain is remembered too
+        self._copies = values  # whether what the tensors contain is remembered too
+        self.values: dict[int, torch.Tensor] = {}  # what each tensor contained, by its id
         self._known: dict[int, Any] = {}  # also keeps the objects alive, so that ids stay theirs
         self._undo: list[Callable[[], None]] = []
         for thing in things:
@@ -75,11 +76,12 @@ class Snapshot:
             self.add(value)
 
     def _add_tensor(self, tensor: torch.Tensor) -> None:
-        if not self._values or nn.parameter.is_lazy(tensor) or tensor.is_meta:
+        if not self._copies or nn.parameter.is_lazy(tensor) or tensor.is_meta:
             return
         leaf = tensor.is_leaf
         memory, values, flag = tensor.detach(), tensor.detach().clone(), tensor.requires_grad
         gradient = tensor.grad if leaf else None
+        self.values[id(tensor)] = values
         self.add(gradient)
 
         def undo() -> None:
