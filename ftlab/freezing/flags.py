@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from .norms import hold, is_held, release
-from .selection import Pattern, Selection, choose, is_norm, names_of, scopes
+from .selection import Pattern, Selection, choose, is_norm, names_by_tensor, scopes
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ def _around(model: nn.Module, name: str) -> nn.Module | None:
 def _receipt(action: str, model: nn.Module, chosen: Selection, norms: list[str]) -> FreezeReceipt:
     frozen = {name: module for name, module, inside in _touched(model, chosen) if inside}
     sizes = [(0 if is_lazy(p) else p.numel(), p.requires_grad) for p in model.parameters()]
-    ties = [names for p in chosen.parameters if len(names := names_of(model, p)) > 1]
+    names = names_by_tensor(model)  # once: this runs at every click on a panel
+    ties = [names[id(parameter)] for parameter in chosen.parameters if len(names[id(parameter)]) > 1]
     return FreezeReceipt(
         action,
         chosen.names,

@@ -73,9 +73,12 @@ def plain_name(model: nn.Module, name: str) -> str:
     return ".".join(parts[1:] if wrapped and parts[:1] == ["module"] else parts)
 
 
-def names_of(model: nn.Module, parameter: torch.Tensor) -> list[str]:
-    """Return every name under which the model knows this very tensor."""
-    return [name for name, other in model.named_parameters(remove_duplicate=False) if other is parameter]
+def names_by_tensor(model: nn.Module) -> dict[int, list[str]]:
+    """Return, by the id of each parameter, every name under which the model knows this very tensor."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return names
 
 
 def _match(model: nn.Module, pattern: Pattern, everything: list) -> tuple[set[int], nn.Module | None]:
