@@ -248,7 +248,7 @@ class Exercise:
             self._check(accepted)
         except NotTried as reason:
             message = str(reason) or "There is no answer yet."
-            return say(Outcome.NOT_TRIED, message, ask="`.hint()` helps you to begin.")
+            return say(Outcome.NOT_TRIED, message, ask=f"`{self.topic}.{self.name}.hint()` helps you to begin.")
         except Wrong as wrong:
             return say(Outcome.WRONG, wrong.message, ask=wrong.ask, checked=checked)
         except Exception as error:  # the answer left something behind that the check cannot work with
