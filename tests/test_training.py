@@ -275,3 +275,43 @@ def test_a_validation_does_not_change_the_numbers_of_the_training():
     batches = loader(task(), batch_size=12, shuffle=True)
     fit(without, batches, epochs=2, optimizer=SGD(without.parameters(), lr=0.05), seed=1, progress=False)
     assert same(with_val.state_dict(), without.state_dict())
+
+
+SLOW = """
+import time, torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from ftlab.training import fit, loader
+
+class Slow(nn.Linear):
+    def forward(self, x):
+        if not self.training:
+            print("validating", flush=True)
+        time.sleep(0.05)
+        return super().forward(x)
+
+model = Slow(3, 2)
+batches = loader(TensorDataset(torch.randn(8, 3), torch.arange(8) % 2), batch_size=4)
+history = fit(model, batches, batches, epochs=1000, optimizer=torch.optim.SGD(model.parameters()), progress=False)
+print("ended:", history.stopped, history.epochs >= 1, model.training)
+"""
+
+
+def test_the_stop_button_of_a_real_kernel_ends_it_with_the_history():
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel()
+    try:
+        client.execute(SLOW)
+        seen, pressed = "", False
+        while "ended:" not in seen:
+            message = client.get_iopub_msg(timeout=60)
+            seen += message["content"].get("text", "")
+            assert message["msg_type"] != "error", message["content"]
+            if seen.count("validating") >= 4 and not pressed:  # from the second epoch on
+                manager.interrupt_kernel()
+                pressed = True
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "ended: stopped by hand True True" in seen
