@@ -17,10 +17,17 @@ needs_make = pytest.mark.skipif(
 )
 
 
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Run make as a person does, although these tests may have been started by make, which leaves its arguments."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
 def dry_run(target: str, *arguments: str) -> str:
     """Return what make would run, all of it, also what is up to date."""
-    command = ["make", "--dry-run", "--always-make", target, *arguments]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    ran = make("--dry-run", "--always-make", target, *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 @needs_make
@@ -51,7 +58,7 @@ def test_an_old_python_is_refused_with_the_next_step(tmp_path):
     old.chmod(0o755)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    ran = subprocess.run(["make", "lab", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    ran = make("lab", f"PYTHON={old}", cwd=tmp_path)
     assert ran.returncode != 0
     assert "ftlab needs Python 3.11 or newer" in ran.stdout
     assert "Python 3.9.2. Try: make PYTHON=python3.12 lab" in ran.stdout
