@@ -18,7 +18,7 @@ needs_make = pytest.mark.skipif(
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """Run make as a person does, although these tests may have been started by make, which leaves its arguments."""
+    """Run make as a person does, although make may have started these tests and left its arguments."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(["make", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
