@@ -40,8 +40,8 @@ def wrong_preprocessing(
         ValueError: There is no such mistake, model or entry.
 
     Example:
-        >>> wrong_preprocessing("0 to 255")(Image.new("RGB", (300, 300), "white")).max()
-        tensor(255.)
+        >>> round(wrong_preprocessing("0 to 255")(Image.new("RGB", (300, 300), "white")).max().item())
+        255
     """
     entry = weights_of(name, weights)
     if mistake == "BGR":
@@ -91,7 +91,7 @@ def exchange_red_and_blue(image: Image.Image) -> Image.Image:
 def as_seen(tensor: Tensor, entry: WeightsEnum) -> Image.Image:
     """Return what the network sees in an input tensor (3, H, W): the image that would be right for these numbers.
 
-    The normalisation of the weights is undone. What lies outside of black to white is cut off, for no image has it.
+    The normalisation of the weights is undone. What lies outside of black to white is cut off: no image has it.
 
     Example:
         >>> from ftlab.pretrained import EfficientNet_Lite0_Weights, preprocessing

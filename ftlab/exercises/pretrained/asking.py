@@ -1,4 +1,4 @@
-"""Ask for weights: what a call loads, a new head for your own classes, and your own model as the pretrained one."""
+"""Ask for weights: what a call loads, a head for your own classes, your own model as the pretrained one."""
 
 import tempfile
 import warnings
@@ -35,7 +35,9 @@ def check_what_is_loaded(answer):
         raise Wrong(f"{some(unknown)} is none of the four words.", ask='Is it like `"random"` or `"V1"`?')
     for letter, call in _CALLS.items():
         if said[letter] != (happens := _outcome(call)):
-            raise Wrong(f'You said "{said[letter]}" for {letter}, and that is not what it does.', ask=_ASK[happens])
+            raise Wrong(
+                f'You said "{said[letter]}" for {letter}, and that is not what it does.', ask=_ASK[happens]
+            )
 
 
 _ASK = {
@@ -129,7 +131,9 @@ def check_classifier_for(answer):
             text = f"With `num_classes={num_classes}`, the scores of two images have shape {tuple(scores.shape)}."
             raise Wrong(text, ask="Which layer makes the scores, and is it the one that you replaced?")
         own = model.features.state_dict()
-        other = [name for name, tensor in pretrained.items() if not torch.equal(own.get(name, tensor + 1), tensor)]
+        other = [
+            name for name, tensor in pretrained.items() if not torch.equal(own.get(name, tensor + 1), tensor)
+        ]
         if other:
             text = f"{len(other)} of {len(pretrained)} tensors of the backbone are not those of the weights."
             raise Wrong(text, ask="Did anybody ask for weights? What does a builder give if nobody does?")
@@ -138,7 +142,9 @@ def check_classifier_for(answer):
 def _as_model(value: object) -> nn.Module:
     if not isinstance(value, nn.Module) or not hasattr(value, "features"):
         kind = type(value).__name__
-        raise Wrong(f"What came back is of type `{kind}`, not the network.", ask="What does your last line return?")
+        raise Wrong(
+            f"What came back is of type `{kind}`, not the network.", ask="What does your last line return?"
+        )
     return value
 
 
@@ -233,7 +239,7 @@ def classifier_for(num_classes: int) -> nn.Module:
 
 
 def check_continue_from(answer):
-    """The backbone and the head of a small ResNet, with a file of another one that was trained on seven classes."""
+    """The backbone and the head of a small ResNet, with a file of another one that knows seven classes."""
     source = SmallResNet(num_classes=7)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "source.pt")
@@ -242,14 +248,18 @@ def check_continue_from(answer):
         model = _call(answer, before, path)
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
-        raise Wrong(f"What came back is of type `{kind}`, not the model.", ask="What does `load_state_dict` return?")
+        raise Wrong(
+            f"What came back is of type `{kind}`, not the model.", ask="What does `load_state_dict` return?"
+        )
     _expect_four(model)
     wanted = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("fc.")}
     own = model.state_dict()
     other = [name for name, tensor in wanted.items() if not _same(own.get(name), tensor)]
     if other:
         text = f"Below the head, {len(other)} of {len(wanted)} tensors are not those of the file."
-        raise Wrong(text, ask="Which line writes into the model itself? A `state_dict` changed alone is not enough.")
+        raise Wrong(
+            text, ask="Which line writes into the model itself? A `state_dict` changed alone is not enough."
+        )
 
 
 def _call(answer, model, path):
