@@ -23,7 +23,11 @@ MISTAKES = ("another normalisation", "no normalisation", "0 to 255", "BGR", "too
 
 
 def wrong_preprocessing(
-    mistake: str, name: str = "efficientnet_lite0", weights: str | WeightsEnum = "DEFAULT"
+    mistake: str,
+    name: str = "efficientnet_lite0",
+    weights: str | WeightsEnum = "DEFAULT",
+    *,
+    size: int | None = None,
 ) -> Preparation:
     """Return the preprocessing of the weights with one mistake in it, image in, tensor out.
 
@@ -35,6 +39,7 @@ def wrong_preprocessing(
             large" the double.
         name: A name that `available()` lists.
         weights: An entry, or its name.
+        size: As in `preprocessing`; "too small" and "too large" are measured against it.
 
     Raises:
         ValueError: There is no such mistake, model or entry.
@@ -44,12 +49,12 @@ def wrong_preprocessing(
         255
     """
     entry = weights_of(name, weights)
-    if mistake == "BGR":
-        return Compose([exchange_red_and_blue, entry.transforms()])
-    return entry.transforms(**changes(mistake, entry))
+    sizes = {} if size is None else {"resize_size": size, "crop_size": size}
+    prepare = entry.transforms(**{**sizes, **changes(mistake, entry, size=size)})
+    return Compose([exchange_red_and_blue, prepare]) if mistake == "BGR" else prepare
 
 
-def changes(mistake: str, entry: WeightsEnum) -> dict[str, tuple[float, ...] | int]:
+def changes(mistake: str, entry: WeightsEnum, *, size: int | None = None) -> dict[str, tuple[float, ...] | int]:
     """Return the arguments of `entry.transforms(...)` that make the mistake; "right" needs none.
 
     Raises:
@@ -63,19 +68,17 @@ def changes(mistake: str, entry: WeightsEnum) -> dict[str, tuple[float, ...] | i
         "another normalisation": other,
         "no normalisation": {"mean": (0.0,) * 3, "std": (1.0,) * 3},
         "0 to 255": {"mean": (0.0,) * 3, "std": (1 / 255,) * 3},
-        "too small": _sizes(right, 1 / 3),
-        "too large": _sizes(right, 2),
+        "too small": _sizes(right, size, 1 / 3),
+        "too large": _sizes(right, size, 2),
     }
     if mistake not in known:
         raise ValueError(f"there is no mistake {mistake!r}; {nearest(mistake, known)}")
     return known[mistake]
 
 
-def _sizes(right: nn.Module, factor: float) -> dict[str, int]:
-    return {
-        "resize_size": round(right.resize_size[0] * factor),
-        "crop_size": round(right.crop_size[0] * factor),
-    }
+def _sizes(right: nn.Module, size: int | None, factor: float) -> dict[str, int]:
+    resize, crop = (size, size) if size else (right.resize_size[0], right.crop_size[0])
+    return {"resize_size": round(resize * factor), "crop_size": round(crop * factor)}
 
 
 def exchange_red_and_blue(image: Image.Image) -> Image.Image:

@@ -357,8 +357,8 @@ def _the_old_head_stays(model, path):
 def continue_from(model: nn.Module, path: str) -> nn.Module:
     """Transfer, and repair: go on from a model of your own, with a new head for four classes.
 
-    `model` is a ResNet with a head `model.fc` for seven classes; the file at `path` holds the `state_dict` of such
-    a one, which you trained last month.
+    `model` is a ResNet with a head `model.fc` for seven classes. The file at `path` has the `state_dict`
+    of such a one, which you trained last month.
     """
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     model.fc = nn.Linear(model.fc.in_features, 4)

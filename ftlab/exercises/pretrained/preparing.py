@@ -285,15 +285,8 @@ def check_costliest_mistake(answer):
 def _measured() -> dict[str, float]:
     """Return the mean probability of the right classes in percent, for each mistake; measured once."""
     images = [(each.image, each.right) for each in photographs()]
-    small = [(image.resize((240, 240)), right) for image, right in images]
-    ways = {kind: wrong_preprocessing(kind) for kind in _KINDS}
-    smaller = {kind: functools.partial(_smaller, way) for kind, way in ways.items()}
-    table = preprocessing_cost(load(), small, smaller)
+    table = preprocessing_cost(load(), images, {kind: wrong_preprocessing(kind, size=160) for kind in _KINDS})
     return {row["preprocessing"]: row["probability %"] for row in table.to_dict()}
-
-
-def _smaller(prepare, image: Image.Image) -> Tensor:
-    return nn.functional.interpolate(prepare(image)[None], size=160, mode="bilinear", antialias=True)[0]
 
 
 def _as_a_list():
