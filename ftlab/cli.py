@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftlab", description="ftlab, the fine-tuning lab", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_lab, _add_lessons):
+    for add in (_add_lab, _add_lessons, _add_fetch):
         add(commands)
     args, args.rest = parser.parse_known_args(arguments)
     if args.rest and args.run is not _lab:
@@ -53,6 +53,23 @@ def _add_lessons(commands: argparse._SubParsersAction) -> None:
     lessons.set_defaults(run=_lessons)
 
 
+def _add_fetch(commands: argparse._SubParsersAction) -> None:
+    fetch = commands.add_parser(
+        "fetch",
+        help="fetch pretrained weights before class",
+        description="Fetch weights of torchvision's models into a folder that can be copied to the students' "
+        "machines. A file that is there already is not fetched again.",
+    )
+    fetch.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="a model such as resnet18, or one of its weights such as ResNet50_Weights.IMAGENET1K_V1",
+    )
+    fetch.add_argument("--to", metavar="FOLDER", help="where to (torch's own cache)")
+    fetch.set_defaults(run=_fetch)
+
+
 def _lab(args: argparse.Namespace) -> int:
     named = bool(args.rest) and not args.rest[0].startswith("-")
     folder = _copy_lessons(args.rest[0] if named else FOLDER)
@@ -70,6 +87,21 @@ def _lab(args: argparse.Namespace) -> int:
 def _lessons(args: argparse.Namespace) -> int:
     _copy_lessons(args.folder)
     return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from ftlab.pretrained.fetching import fetch_all, instructions
+
+    home = Path(args.to).expanduser().absolute() if args.to else None
+    try:
+        results = fetch_all(
+            args.names, home, say=lambda result: print(f"{result.name}: {result.done}", flush=True)
+        )
+    except KeyboardInterrupt:
+        raise SystemExit("ftlab: stopped; the files that were whole are kept") from None
+    if any(result.ok for result in results):
+        print(instructions(home))
+    return 0 if all(result.ok for result in results) else 1
 
 
 def _copy_lessons(name: str) -> Path:

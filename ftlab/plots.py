@@ -149,16 +149,46 @@ def mistakes(dataset: Dataset, evaluation: Evaluation, count: int = 8) -> Pictur
 
 def probabilities(picture, scores: dict[str, float]) -> Picture:
     """Show a picture beside the probabilities that the model gives it, as bars."""
-    figure = Picture(6.5, 2.2, says="; ".join(f"{name} {score:.0%}" for name, score in scores.items()))
+    figure = Picture(6.5, 2.2, says=_scores_text(scores))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.4])
     left.imshow(_array(picture), cmap="gray")
     left.axis("off")
-    names = list(scores)[::-1]
-    right.barh(names, [scores[name] for name in names], color=colormaps["Blues"](0.75))
-    right.set_xlim(0, 1)
-    right.tick_params(labelsize=8)
-    right.spines[["top", "right"]].set_visible(False)
+    _bars(right, scores)
     return figure
+
+
+def seen_and_said(picture, seen: Sequence, titles: Sequence[str], answers: Sequence[dict[str, float]]) -> Picture:
+    """Show a picture, and for each way to prepare it what a model then sees (above) and says (below).
+
+    Args:
+        picture: As it was before.
+        seen: Images, one per way.
+        titles: Names of the ways.
+        answers: Per way the probabilities of the best classes.
+    """
+    said = [f"{title}: {_scores_text(answer)}" for title, answer in zip(titles, answers, strict=True)]
+    figure = Picture(3 * (1 + len(seen)), 4.6, says="the picture; " + "; ".join(said))
+    axes = figure.subplots(2, 1 + len(seen), height_ratios=[1.6, 1], squeeze=False)
+    for ax, image, title in zip(axes[0], [picture, *seen], ["the picture", *titles], strict=True):
+        ax.imshow(_array(image), cmap="gray")
+        ax.set_title(title, fontsize=9)
+        ax.axis("off")
+    axes[1, 0].axis("off")
+    for ax, answer in zip(axes[1, 1:], answers, strict=True):
+        _bars(ax, answer)
+    return figure
+
+
+def _scores_text(scores: dict[str, float]) -> str:
+    return "; ".join(f"{name} {score:.0%}" for name, score in scores.items())
+
+
+def _bars(ax: Axes, scores: dict[str, float]) -> None:
+    names = list(scores)[::-1]
+    ax.barh(names, [scores[name] for name in names], color=colormaps["Blues"](0.75))
+    ax.set_xlim(0, 1)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _label(ax: Axes, quantity: str) -> None:

@@ -39,17 +39,27 @@ def weights_of(name: str, entry: str | WeightsEnum = "DEFAULT") -> WeightsEnum:
     return enum[key]
 
 
-def cached_file(weights: WeightsEnum | str) -> Path:
-    """Return where the file of `weights` (an entry or an address) is, or would be once it is downloaded."""
+def cached_file(weights: WeightsEnum | str, home: Path | None = None) -> Path:
+    """Return where the file of `weights` (an entry or an address) is, or would be once it is downloaded.
+
+    Args:
+        weights: An entry, or an address.
+        home: A folder to be used as `TORCH_HOME`; torch's own if None.
+    """
     if isinstance(weights, EfficientNet_Lite0_Weights):
         return weights_file()
     url = weights if isinstance(weights, str) else weights.url
-    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    return Path(home / "hub" if home else torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+
+
+def offline_entries(name: str) -> list[WeightsEnum]:
+    """Return the entries of a model whose files are on this machine."""
+    return [entry for entry in _entries(name) if cached_file(entry).exists()]
 
 
 def offline_names() -> list[str]:
     """Return the models of which some weights are on this machine."""
-    return [name for name in names() if any(cached_file(entry).exists() for entry in _entries(name))]
+    return [name for name in names() if offline_entries(name)]
 
 
 def _entries(name: str) -> list[WeightsEnum]:
@@ -82,3 +92,40 @@ def _row(name: str) -> list[object]:
     on_this_machine = "yes" if cached_file(weights).exists() else "no"
     accuracy = meta["_metrics"]["ImageNet-1K"]["acc@1"]
     return [name, meta["num_params"] / 1e6, meta["_file_size"], accuracy, meta["_ops"], on_this_machine]
+
+
+def entries(name: str) -> Table:
+    """List the weights that a model has: accuracy, the preprocessing that belongs to each, and where they are.
+
+    Nothing is downloaded and no model is built.
+
+    Raises:
+        ValueError: There is no such model.
+
+    Example:
+        >>> [row["resize"] for row in entries("resnet50").to_dict()]
+        [256, 232]
+    """
+    enum = models.get_model_weights(builder_of(name))
+    headers = [
+        "weights",
+        "ImageNet accuracy %",
+        "MB",
+        "resize",
+        "crop",
+        "mean",
+        "std",
+        "default",
+        "on this machine",
+    ]
+    rows = [_entry_row(entry, default=entry is enum.DEFAULT) for entry in enum]
+    return Table(headers, rows, title=f"{name}: {enum.__name__}")
+
+
+def _entry_row(entry: WeightsEnum, *, default: bool) -> list[object]:
+    prepare, meta = entry.transforms(), entry.meta
+    mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (prepare.mean, prepare.std))
+    accuracy = meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    here = "yes" if cached_file(entry).exists() else "no"
+    sizes = [prepare.resize_size[0], prepare.crop_size[0]]
+    return [entry.name, accuracy, meta["_file_size"], *sizes, mean, std, "yes" if default else "", here]

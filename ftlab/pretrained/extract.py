@@ -77,3 +77,33 @@ def similarity(features: Tensor) -> Tensor:
     standard = centred / centred.std(0).clamp(min=1e-6)
     unit = nn.functional.normalize(standard, dim=1)
     return unit @ unit.T
+
+
+def flat_map(features: Tensor, *, seed: int = 0) -> Tensor:
+    """Return a two-dimensional map (N, 2) of features (N, C): similar images lie near each other.
+
+    It is the plane in which the standardised features differ most (their first two principal components). The
+    random state is as before. The trap: the plane shows a part of the differences only; what lies on top of each
+    other in the map may be far apart in the features.
+
+    Args:
+        features: One row per image.
+        seed: `torch.pca_lowrank` starts from random numbers; its result depends on them in the last digits.
+
+    Raises:
+        ValueError: There are fewer than three images, or fewer than two features.
+
+    Example:
+        >>> flat_map(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])).shape
+        torch.Size([4, 2])
+    """
+    if features.ndim != 2 or len(features) < 3 or features.shape[1] < 2:
+        raise ValueError(f"a map needs at least 3 images with 2 features each, not {tuple(features.shape)}")
+    centred = features.float() - features.float().mean(0)
+    standard = centred / centred.std(0).clamp(min=1e-6)
+    with keep_random_state(seed):
+        _, _, directions = torch.pca_lowrank(standard, q=min(6, *standard.shape))
+    directions = directions[:, :2]
+    # A principal direction has no sign of its own: its largest entry is made positive.
+    largest = directions.abs().argmax(0, keepdim=True)
+    return standard @ (directions * directions.gather(0, largest).sign())

@@ -77,18 +77,23 @@ def preprocessing(
     return weights_of(name, weights).transforms(**sizes)
 
 
-def fetch(weights: WeightsEnum | str) -> Path:
+def fetch(weights: WeightsEnum | str, *, home: Path | None = None, source: str = "") -> Path:
     """Return the file of `weights` (an entry or an address), downloading it if it is not on this machine.
 
     A download that breaks, or whose bytes are not those announced by the hash in its name, leaves no file behind.
 
+    Args:
+        weights: An entry, or an address.
+        home: A folder to be used as `TORCH_HOME`; torch's own if None.
+        source: Another address that has the same file, such as a `file://` of a memory stick.
+
     Raises:
         FileNotFoundError: It is not here and could not be fetched.
     """
-    path = cached_file(weights)
+    path = cached_file(weights, home)
     if path.exists():
         return path
-    url = weights if isinstance(weights, str) else weights.url
+    url = source or (weights if isinstance(weights, str) else weights.url)
     hash_in_name = HASH_REGEX.search(path.name)
     try:
         # Without a hash in the name, only a file that can be read enters the cache.
