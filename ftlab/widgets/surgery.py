@@ -16,14 +16,15 @@ _RESTS = [
     ("its own copy of the later stages", "own"),
     ("the same later stages", "shared"),
 ]
+_WORDS = {value: label for label, value in _RESTS}
 _POOLS = [("average", "average"), ("maximum", "maximum"), ("both", "both")]
 
 
 class SurgeryPanel(Panel):
     """Put a network together: where to cut, what each head begins with, the pool, the heads.
 
-    The model is not changed, and while you click nothing is computed and no parameter is copied. `build` makes the
-    network.
+    The model is not changed, and while you click nothing is computed and no parameter is copied. `build` makes
+    the network.
 
     Args:
         model: A row of stages, as `ftlab.surgery.stages` finds them: a ResNet, any network with `features`.
@@ -108,7 +109,7 @@ class SurgeryPanel(Panel):
         """Return where the model is cut, what the heads are, and how many parameters there are."""
         plan = self.plan
         heads = "1 head" if plan.heads == 1 else f"{plan.heads} heads, each"
-        line = f"cut after {plan.after}; {heads} with {dict((v, k) for k, v in _RESTS)[plan.rest]}"
+        line = f"cut after {plan.after}; {heads} with {_WORDS[plan.rest]}"
         return f"{line}; {_short(_size(self._network()))} parameters"
 
     def code(self) -> str:
@@ -178,7 +179,8 @@ def _short(number: int) -> str:
 def _table(rows: list[tuple[str, tuple[int, ...], int | None]], total: int) -> str:
     lines = ["<tr><th>part</th><th>gives</th><th>parameters</th><th></th></tr>"]
     for name, shape, size in rows:
-        bar = f'<div class="ftlab-bar" aria-hidden="true"><div style="width: {(size or 0) / total:.0%}"></div></div>'
+        share = (size or 0) / total
+        bar = f'<div class="ftlab-bar" aria-hidden="true"><div style="width: {share:.0%}"></div></div>'
         cells = [escape(name), " × ".join(map(str, shape)), "" if size is None else f"{size:,}"]
         cells.append("" if size is None else bar)
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
