@@ -4,7 +4,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torchvision.models.feature_extraction import (
+    DualGraphModule,
+    create_feature_extractor,
+    get_graph_node_names,
+)
 
 from ftlab.modes import keep_modes
 from ftlab.nearest import nearest
@@ -43,8 +47,10 @@ def cut(model: nn.Module, after: str) -> nn.Module:
     for graph in (part.train_graph, part.eval_graph):
         output = _output(graph)
         output.args = (output.args[0][_KEY],)
-    part.graph = part.train_graph if part.training else part.eval_graph  # setting it compiles it
-    return part
+        _drop_what_is_not_needed(graph)
+    with keep_modes(model):
+        smaller = DualGraphModule(model, part.train_graph, part.eval_graph, class_name=type(model).__name__)
+        return smaller.train(model.training)
 
 
 def cut_points(model: nn.Module, example: torch.Tensor, *, depth: int = 1) -> Table:
@@ -109,6 +115,13 @@ def _extract(model: nn.Module, nodes: dict[str, str]) -> Any:
 
 def _output(graph: fx.Graph) -> fx.Node:
     return next(node for node in graph.nodes if node.op == "output")
+
+
+def _drop_what_is_not_needed(graph: fx.Graph) -> None:
+    """Drop what the output does not use; torch.fx keeps every `assert`, and with it all the layers before it."""
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("output", "placeholder"):
+            graph.erase_node(node)
 
 
 def _parameters_before(node: fx.Node, modules: dict[str, nn.Module], model: nn.Module) -> int:

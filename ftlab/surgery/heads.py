@@ -72,9 +72,9 @@ def replace_head(model: nn.Module, num_classes: int, names: Sequence[str] | None
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
     names = head_names(model) if names is None else list(names)
-    new = {name: _like(_layer(model, name), num_classes) for name in names}
-    for name, head in new.items():
-        model.set_submodule(name, head)
+    old = {name: _layer(model, name) for name in names}  # all of them are looked at before anything is made
+    for name, layer in old.items():
+        model.set_submodule(name, _like(layer, num_classes))
     return names
 
 
