@@ -12,6 +12,7 @@ from torchvision.models._api import WeightsEnum
 
 from ftlab.download import download
 from ftlab.pretrained.catalogue import builder_of, cached_file, offline_names, weights_of
+from ftlab.surgery.heads import head_names, replace_head
 
 WeightsSource = str | PathLike | WeightsEnum | None
 
@@ -50,7 +51,7 @@ def load(
         return _from_file(name, fspath(weights), num_classes)
     model = _from_entry(name, weights_of(name, weights))
     if num_classes is not None:
-        _replace_heads(model, _heads(model), num_classes)
+        replace_head(model, num_classes)
     return model
 
 
@@ -131,16 +132,15 @@ def _from_file(name: str, source: str, num_classes: int | None) -> nn.Module:
         raise FileNotFoundError(f"there is no file {str(path)!r}; a path is taken from {Path.cwd()}")
     state = _state_dict(path)
     model = _build(name, weights=None)
-    heads = _heads(model)
-    weight = state.get(f"{heads[-1]}.weight")
+    weight = state.get(f"{head_names(model)[-1]}.weight")
     if isinstance(weight, Tensor) and len(weight) != 1000:
-        _replace_heads(model, heads, len(weight))
+        replace_head(model, len(weight))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} does not hold the tensors of {name!r}. PyTorch says: {error}") from error
     if num_classes is not None:
-        _replace_heads(model, heads, num_classes)
+        replace_head(model, num_classes)
     return model
 
 
@@ -166,23 +166,3 @@ def _build(name: str, **config: Any) -> nn.Module:
         # GoogLeNet and Inception announce a change of their random initialisation; it is torchvision's matter.
         warnings.simplefilter("ignore", FutureWarning)
         return builder_of(name)(**config)
-
-
-def _heads(model: nn.Module) -> list[str]:
-    """Return the names of the layers with an output per class: two more in GoogLeNet, one more in Inception."""
-    return [name for name, layer in model.named_modules() if _outputs(layer) == 1000]
-
-
-def _outputs(layer: nn.Module) -> int | None:
-    # SqueezeNet's head is a convolution, all others are linear.
-    return getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
-
-
-def _replace_heads(model: nn.Module, heads: list[str], num_classes: int) -> None:
-    for name in heads:
-        old = model.get_submodule(name)
-        if isinstance(old, nn.Conv2d):
-            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
-        else:
-            new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
-        model.set_submodule(name, new)

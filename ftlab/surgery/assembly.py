@@ -1,0 +1,133 @@
+"""Put a network together: cut, copy the rest for each head, pool, classify."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ftlab.nearest import nearest
+from ftlab.surgery.cutting import cut
+from ftlab.surgery.dry import dry_run, watching
+from ftlab.surgery.parts import AdaptiveConcatPool2d, MultiHead
+
+Pool = Literal["average", "maximum", "both"]
+Rest = Literal["none", "own", "shared"]
+POOLS = {"average": nn.AdaptiveAvgPool2d, "maximum": nn.AdaptiveMaxPool2d, "both": AdaptiveConcatPool2d}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a model that takes what the part before it gives, and nothing else.
+
+    Attributes:
+        name: Of the module in the model.
+        shape: Of what it gives (N, C, H, W).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """How to put a network together; `assemble` does it.
+
+    Attributes:
+        after: The stage after which the model is cut.
+        rest: What each head begins with: "none" of the later stages, its "own" copy, or the "shared" ones.
+        pool: "average", "maximum" or "both".
+        heads: How many.
+        num_classes: Of each head.
+    """
+
+    after: str
+    rest: Rest = "none"
+    pool: Pool = "average"
+    heads: int = 1
+    num_classes: int = 10
+
+
+def stages(model: nn.Module, example: Tensor) -> list[Stage]:
+    """Return the stages that images go through one after the other; the model is not changed.
+
+    These are the model's children, or those of its `features`, as long as each takes exactly what the one before
+    it gives, and up to the last one with parameters that gives a map (N, C, H, W).
+
+    Raises:
+        ValueError: There are no two such stages, as in a vision transformer.
+
+    Example:
+        >>> from torchvision import models
+        >>> [stage.name for stage in stages(models.resnet18(), torch.zeros(1, 3, 64, 64))]
+        ['conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    chain = _chain(model, example)
+    if len(chain) > 1:
+        height, width = example.shape[-2:]
+        larger = _chain(model, example.new_empty(*example.shape[:-2], 2 * height, 2 * width, device="meta"))
+        if [stage.shape[1] for stage in larger] != [stage.shape[1] for stage in chain]:
+            chain = []  # the second dimension grows with the image, so it is not the channels: a Swin transformer
+    if len(chain) < 2:
+        raise ValueError(
+            f"this {type(model).__name__} is no row of stages that give maps (N, C, H, W); "
+            "ftlab.surgery.cut(model, after=...) cuts any model that can be traced"
+        )
+    return chain
+
+
+def _chain(model: nn.Module, example: Tensor) -> list[Stage]:
+    features = getattr(model, "features", None)
+    prefix, parent = ("features.", features) if isinstance(features, nn.Sequential) else ("", model)
+    runs: list[tuple[str, Any, Any]] = []
+    children = {f"{prefix}{name}": child for name, child in parent.named_children()}
+    with watching(children, lambda name, inputs, output: runs.append((name, inputs[0], output))), torch.no_grad():
+        dry_run(model, example)
+    chain = runs[:1]
+    for run in runs[1:]:
+        if run[1] is not chain[-1][2] or getattr(run[2], "ndim", 0) != 4:
+            break
+        chain.append(run)
+    while chain and not list(children[chain[-1][0]].parameters()):
+        chain.pop()  # a pool at the end is for the head to choose
+    return [Stage(name, tuple(output.shape)) for name, _, output in chain]
+
+
+def assemble(model: nn.Module, example: Tensor, plan: Assembly) -> MultiHead:
+    """Return the network of a plan; the model is not changed.
+
+    The trap: the backbone, and a "shared" rest, are those of the model, not copies.
+
+    Args:
+        model: A row of stages, see `stages`.
+        example: A batch of images that the model takes.
+        plan: What to build.
+
+    Raises:
+        ValueError: There is no such stage, or no stage that could be the rest.
+
+    Example:
+        >>> from torchvision import models
+        >>> plan = Assembly("layer3", rest="own", heads=2, num_classes=5)
+        >>> network = assemble(models.resnet18(), torch.zeros(1, 3, 64, 64), plan)
+        >>> [scores.shape for scores in network(torch.zeros(4, 3, 64, 64))]
+        [torch.Size([4, 5]), torch.Size([4, 5])]
+    """
+    found = stages(model, example)
+    names = [stage.name for stage in found]
+    if plan.after not in names:
+        raise ValueError(f"there is no stage {plan.after!r}; {nearest(plan.after, names)}")
+    later = names[names.index(plan.after) + 1 :]
+    if plan.rest != "none" and not later:
+        raise ValueError(f"after {plan.after!r}, the last stage, there is no rest for the heads")
+    channels = found[-1 if plan.rest != "none" else names.index(plan.after)].shape[1]
+    inputs = channels * (2 if plan.pool == "both" else 1)
+
+    def head() -> nn.Sequential:
+        rest = [model.get_submodule(name) for name in later] if plan.rest != "none" else []
+        rest = copy.deepcopy(rest) if plan.rest == "own" else rest
+        return nn.Sequential(*rest, POOLS[plan.pool](1), nn.Flatten(), nn.Linear(inputs, plan.num_classes))
+
+    heads = [head() for _ in range(plan.heads)]
+    return MultiHead(cut(model, plan.after), heads, shared=plan.rest == "shared")
