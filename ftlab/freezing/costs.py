@@ -131,7 +131,10 @@ def _count(model: nn.Module, inputs: tuple, trainable: dict[str, bool]) -> StepC
         for name, flag in trainable.items():
             state[name] = state[name].requires_grad_(flag)
         inputs = tree_map_only(Tensor, fake.from_tensor, inputs)
-        with FlopCounterMode(display=False) as forward, saved_bytes([*state.values(), *tree_leaves(inputs)]) as saved:
+        with (
+            FlopCounterMode(display=False) as forward,
+            saved_bytes([*state.values(), *tree_leaves(inputs)]) as saved,
+        ):
             outputs = functional_call(model, state, inputs)
         roots = [out for out in tree_leaves(outputs) if isinstance(out, Tensor) and out.requires_grad]
         with FlopCounterMode(display=False) as backward:
