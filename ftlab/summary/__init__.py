@@ -1,4 +1,4 @@
-"""Summaries: what a network is made of, where its parameters are, where its time goes. Looking changes nothing."""
+"""Summaries: what a network is made of, where its parameters are, where its work. Looking changes nothing."""
 
 from .counting import summarize
 from .report import ModelSummary

@@ -7,9 +7,7 @@ from .rows import Row
 from .units import count, memory
 
 _BAR = "background:linear-gradient(90deg,rgba(25,118,210,.35) {share:.0%},transparent {share:.0%})"
-_CELL = (
-    '<span style="display:inline-block;{width}white-space:nowrap;overflow:hidden;vertical-align:bottom;{more}">'
-)
+_CELL = "display:inline-block;white-space:nowrap;overflow:hidden;vertical-align:bottom;margin-right:.5em;"
 
 
 def folding_html(rows: Sequence[Row], title: str, note: str) -> str:
@@ -50,5 +48,5 @@ def _line(row: Row, whole: Row) -> str:
 
 
 def _cell(html: str, width: float, *, share: float = 0.0) -> str:
-    more = _BAR.format(share=share) if share else ""
-    return _CELL.format(width=f"width:{width}em;margin-right:.5em;", more=more) + f"{html}</span>"
+    bar = _BAR.format(share=share) if share else ""
+    return f'<span style="{_CELL}width:{width}em;{bar}">{html}</span>'

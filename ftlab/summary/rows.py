@@ -38,7 +38,7 @@ class Row:
         path: Its name in the model; `""` is the model itself.
         kind: The class of the module, or `"parameter"`.
         outputs: The shapes of the tensors that it gave, in its last call.
-        calls: How often forward calls it; a module with 0 calls is used by its parent in another way, or not at all.
+        calls: How often forward calls it; one with 0 is used by its parent in another way, or not at all.
         state: `"trains"`, `"frozen"`, `"partly"`, or `""` without parameters.
         mode: `"train"`, `"eval"`, `"mixed"` if modules in it differ, or `""` for a parameter.
         tied: Names of parameters that it shares with a row before, where they are counted.
