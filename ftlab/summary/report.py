@@ -141,7 +141,8 @@ class ModelSummary:
     def _note(self, shown: Sequence[Row]) -> str:
         state = self.optimizer_bytes["Adam, AdamW"]
         line = f"A training step: parameters {memory(self.parameter_bytes)}, "
-        line += f"gradients {memory(self.gradient_bytes)}, activations {memory(self.activations)}; Adam adds {memory(state)}."
+        line += f"gradients {memory(self.gradient_bytes)}, activations {memory(self.activations)}; "
+        line += f"Adam adds {memory(state)}."
         hidden = len(self.rows) - len(shown)
         return line + (f" {hidden} blocks are folded: .table(depth=...) shows them." if hidden else "")
 
