@@ -76,9 +76,7 @@ def torchinfo_draws() -> bool:
     return not torch.equal(before, torch.get_rng_state())
 
 
-@probe(
-    "`torchinfo.summary` runs in eval mode: the statistics of batch norm stay, unless `mode='train'` is asked for."
-)
+@probe("`torchinfo.summary` runs in eval mode: batch norm statistics stay, unless `mode='train'` is asked for.")
 def torchinfo_keeps_statistics() -> bool:
     one, other = _small(), _small()
     torchinfo.summary(one, input_size=(2, 3, 8, 8), verbose=0)
@@ -111,7 +109,7 @@ def two_operations() -> bool:
     return counter.get_total_flops() == 2 * layer.weight.numel() * 64
 
 
-@probe("AlexNet, VGG and ResNet take images of 64 pixels; a vision transformer made for 224 takes no other size.")
+@probe("AlexNet, VGG and ResNet take images of 64 pixels; a vision transformer for 224 takes no other.")
 def sizes() -> bool:
     with torch.device("meta"):
         image = torch.empty(2, 3, 64, 64)

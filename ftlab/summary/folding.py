@@ -6,18 +6,32 @@ from html import escape
 from .rows import Row
 from .units import count, memory
 
-_BAR = "background:linear-gradient(90deg,rgba(25,118,210,.35) {share:.0%},transparent {share:.0%})"
-_CELL = "display:inline-block;white-space:nowrap;overflow:hidden;vertical-align:bottom;margin-right:.5em;"
+# A sheet of its own, so that a network of a hundred rows stays small; without it the rows are still readable text.
+_SHEET = """<style>
+.ftlab-fold { font: 12px/1.6 var(--jp-code-font-family, monospace); overflow-x: auto; }
+.ftlab-fold > div { min-width: 860px; }
+.ftlab-fold details > div, .ftlab-fold .leaf { padding-left: 1em; }
+.ftlab-fold i, .ftlab-fold b.head { display: inline-block; font-style: normal; white-space: nowrap; overflow: hidden;
+  vertical-align: bottom; width: 8em; margin-right: .5em; }
+.ftlab-fold summary { cursor: pointer; }
+</style>"""
+_BAR = "background:linear-gradient(90deg,rgba(25,118,210,.35) {share:.0%},transparent 0)"
 
 
 def folding_html(rows: Sequence[Row], title: str, note: str) -> str:
     """Return the rows as a tree; the model is open, its blocks are folded. Bars show shares of the whole."""
     body, _ = _block(rows, 0, rows[0])
-    heads = ["parameters", "mult-adds", "activations", "state"]
-    head = _cell("block", 30) + "".join(_cell(text, 11) for text in heads) + _cell("output", 16)
-    style = "font-family:var(--jp-code-font-family,monospace);font-size:12px;line-height:1.6;overflow-x:auto"
-    lines = f'<div style="min-width:820px"><div style="padding-left:2em"><b>{head}</b></div>{body}</div>'
-    return f'<p><b>{escape(title)}</b></p><div style="{style}">{lines}</div><p>{escape(note)}</p>'
+    heads = [
+        ("block", 30),
+        ("parameters", 8),
+        ("mult-adds", 8),
+        ("activations", 8),
+        ("state", 11),
+        ("output", 16),
+    ]
+    head = "".join(f'<b class="head" style="width:{width}em">{text}</b>' for text, width in heads)
+    lines = f'<div><div class="leaf">{head}</div>{body}</div>'
+    return f'<p><b>{escape(title)}</b></p>{_SHEET}<div class="ftlab-fold">{lines}</div><p>{escape(note)}</p>'
 
 
 def _block(rows: Sequence[Row], place: int, whole: Row) -> tuple[str, int]:
@@ -28,10 +42,9 @@ def _block(rows: Sequence[Row], place: int, whole: Row) -> tuple[str, int]:
         inside.append(html)
     line = _line(row, whole)
     if not inside:
-        return f'<div style="padding-left:1em">{line}</div>', after
+        return f'<div class="leaf">{line}</div>', after
     opened = "" if row.path else " open"
-    below = f'<div style="padding-left:1em">{"".join(inside)}</div>'
-    return f"<details{opened}><summary>{line}</summary>{below}</details>", after
+    return f"<details{opened}><summary>{line}</summary><div>{''.join(inside)}</div></details>", after
 
 
 def _line(row: Row, whole: Row) -> str:
@@ -40,13 +53,13 @@ def _line(row: Row, whole: Row) -> str:
     tied = f" is {escape(', '.join(row.tied))}" if row.tied else ""
     state = ", ".join(filter(None, (row.state, row.mode))) + tied
     cells = [_cell(name, 30 - row.depth)]  # what lies deeper begins further right, and its numbers stay in line
-    for text, kind in ((f"{row.parameters:,}", "parameters"), (count(row.multiply_adds), "multiply_adds"),
-                       (memory(row.activations), "activations")):  # fmt: skip
+    for kind, unit in (("parameters", "{:,}".format), ("multiply_adds", count), ("activations", memory)):
         part, total = getattr(row, kind), getattr(whole, kind)
-        cells.append(_cell(text if part else "", 11, share=part / total if total else 0))
+        cells.append(_cell(unit(part) if part else "", share=part / total if total else 0))
     return "".join([*cells, _cell(state, 11), _cell(row.output, 16)])
 
 
-def _cell(html: str, width: float, *, share: float = 0.0) -> str:
-    bar = _BAR.format(share=share) if share else ""
-    return f'<span style="{_CELL}width:{width}em;{bar}">{html}</span>'
+def _cell(html: str, width: float = 8, *, share: float = 0.0) -> str:
+    style = f"width:{width}em;" if width != 8 else ""
+    style += _BAR.format(share=share) if share else ""
+    return f'<i style="{style}">{html}</i>' if style else f"<i>{html}</i>"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from ftlab.table import Table
 from .folding import folding_html
 from .rows import Row
 from .units import count, memory
+
+if TYPE_CHECKING:
+    from ftlab.plots import Picture
 
 HEADERS = ["block", "kind", "output", "parameters", "state", "mode", "mult-adds", "activations"]
 
@@ -115,6 +118,12 @@ class ModelSummary:
         parts |= {f"state of {kind}": size for kind, size in self.optimizer_bytes.items()}
         rows = [[name, memory(size)] for name, size in parts.items()]
         return Table(["one training step", "memory"], rows, title=f"{self.name} on {self.inputs}")
+
+    def plot(self, depth: int = 1) -> "Picture":
+        """Draw the share of each block of one depth in parameters, activation memory and work."""
+        from .picture import shares
+
+        return shares(self, depth)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, numbers in values, operations and bytes."""

@@ -192,7 +192,7 @@ def check_save_memory(answer):
         raise Wrong(text, ask="Is the choice first, then the reason?")
     saved = _saved()
     if saved[choice] < max(saved.values()):
-        text = f'"{choice}" saves {saved[choice] / 2**20:,.0f} MiB of {_needed(64) / 2**20:,.0f}; another saves more.'
+        text = f'"{choice}" saves {saved[choice] / 2**20:,.0f} MiB of {_needed(64) / 2**20:,.0f}.'
         raise Wrong(text, ask="What fills the memory, and what does it grow with?")
     if _REASONS[reason]:
         raise Wrong(
