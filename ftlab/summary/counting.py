@@ -106,9 +106,12 @@ def _fake(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
     """Return a tensor without values; one on the meta device as if on the CPU: attention keeps less there."""
     if hasattr(tensor, "fake_mode"):
         return tensor
-    if tensor.is_meta:
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
-    return fake.from_tensor(tensor.detach())
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
+        return fake.from_tensor(tensor.detach())
+    device = (
+        "cpu" if tensor.is_meta else tensor.device
+    )  # made anew: a copy would count the writes on the original
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
 
 def _like(model: nn.Module) -> dict[str, Any]:

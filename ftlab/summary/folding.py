@@ -6,13 +6,13 @@ from html import escape
 from .rows import Row
 from .units import count, memory
 
-# A sheet of its own, so that a network of a hundred rows stays small; without it the rows are still readable text.
+# One sheet keeps a network of a hundred rows small; without it the rows are still readable text.
 _SHEET = """<style>
 .ftlab-fold { font: 12px/1.6 var(--jp-code-font-family, monospace); overflow-x: auto; }
 .ftlab-fold > div { min-width: 860px; }
 .ftlab-fold details > div, .ftlab-fold .leaf { padding-left: 1em; }
-.ftlab-fold i, .ftlab-fold b.head { display: inline-block; font-style: normal; white-space: nowrap; overflow: hidden;
-  vertical-align: bottom; width: 8em; margin-right: .5em; }
+.ftlab-fold i, .ftlab-fold b.head { display: inline-block; font-style: normal; white-space: nowrap;
+  overflow: hidden; vertical-align: bottom; width: 8em; margin-right: .5em; }
 .ftlab-fold summary { cursor: pointer; }
 </style>"""
 _BAR = "background:linear-gradient(90deg,rgba(25,118,210,.35) {share:.0%},transparent 0)"
