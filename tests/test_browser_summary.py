@@ -41,7 +41,7 @@ def test_summary_is_played_by_a_learner(notebook):
     nb.screenshot("summary-search", of=panel)
     panel.get_by_placeholder("a name or a kind").fill("")
     expect(row).to_be_visible()
-    panel.get_by_label("batch").select_option("16")
+    panel.get_by_label("batch", exact=True).select_option("16")
     expect(line).to_contain_text("on 16×3×96×96")
     panel.get_by_role("button", name="Show the code").click()
     expect(panel).to_contain_text("shadow(torch.empty(16, 3, 96, 96")

@@ -29,6 +29,14 @@ function makeBar(bar) {
   return element;
 }
 
+function fillHead(element, row) {
+  const labels = row ? row.bars.map((bar) => bar.label) : [];
+  element.hidden = labels.length === 0;
+  const bars = span("bars");
+  bars.append(...labels.map((label) => span("label", label)));
+  element.replaceChildren(span("block", "block"), span("kind", "kind"), bars);
+}
+
 function fillRow(element, row, isParent, checkable) {
   const word = WORDS.get(row.state) ?? "";
   const text = (part, value) => { element.querySelector(`.${part}`).textContent = value; };
@@ -61,7 +69,11 @@ function render({ model, el }) {
   const space = checkable ? "space freezes or thaws" : "space shows more";
   tree.setAttribute("aria-label", `${model.get("label")}: arrow keys move, ${space}`);
   tree.dataset.checkable = checkable;
-  el.replaceChildren(tree);
+  const head = document.createElement("div"); // names the bars; a screen reader hears them in each row
+  head.className = "ftlab-row ftlab-head";
+  head.dataset.bars = true;
+  head.setAttribute("aria-hidden", true);
+  el.replaceChildren(head, tree);
 
   const elements = new Map(); // path -> element
   const drawn = new Map(); // path -> what the element shows, as text, to redraw only what differs
@@ -90,6 +102,7 @@ function render({ model, el }) {
     }
     const wanted = rows.map((row) => elements.get(row.path));
     if (wanted.some((element, place) => tree.children[place] !== element)) tree.replaceChildren(...wanted);
+    fillHead(head, rows[0]);
     drawFolds();
   }
 
