@@ -127,11 +127,14 @@ def cost(model: nn.Module, example: Any) -> FreezeCost:
 def _count(model: nn.Module, inputs: tuple, trainable: dict[str, bool]) -> StepCost:
     """Run forward and backward on fake tensors and count."""
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        state = {name: fake.from_tensor(tensor.detach()) for name, tensor in _tensors(model)}
+        state = {name: fake.from_tensor(tensor.detach()) for name, tensor in named_state(model)}
         for name, flag in trainable.items():
             state[name] = state[name].requires_grad_(flag)
         inputs = tree_map_only(Tensor, fake.from_tensor, inputs)
-        with FlopCounterMode(display=False) as forward, _saved([*state.values(), *tree_leaves(inputs)]) as saved:
+        with (
+            FlopCounterMode(display=False) as forward,
+            saved_bytes([*state.values(), *tree_leaves(inputs)]) as saved,
+        ):
             outputs = functional_call(model, state, inputs)
         roots = [out for out in tree_leaves(outputs) if isinstance(out, Tensor) and out.requires_grad]
         with FlopCounterMode(display=False) as backward:
@@ -149,7 +152,8 @@ def _count(model: nn.Module, inputs: tuple, trainable: dict[str, bool]) -> StepC
     )
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter and buffer with its name, each tensor once."""
     yield from model.named_parameters()
     yield from model.named_buffers()
 
@@ -159,7 +163,7 @@ def _size(tensor: Tensor) -> int:
 
 
 @contextmanager
-def _saved(excluded: list[Any]) -> Iterator[dict[int, int]]:
+def saved_bytes(excluded: list[Any]) -> Iterator[dict[int, int]]:
     """Collect the bytes of every storage that autograd saves for backward, each storage once."""
     own = {t.untyped_storage()._cdata for t in excluded if isinstance(t, Tensor)}
     sizes: dict[int, int] = {}

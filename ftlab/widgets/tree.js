@@ -18,15 +18,30 @@ function makeRow(path) {
   element.tabIndex = -1;
   const block = span("block");
   block.append(span("fold"), span("box"), span("name"));
-  element.append(block, span("kind"), span("size"), span("state"), span("mark"));
+  element.append(block, span("kind"), span("size"), span("bars"), span("state"), span("mark"));
   return element;
 }
 
-function fillRow(element, row, isParent) {
-  const word = WORDS.get(row.state);
+function makeBar(bar) {
+  const element = span("bar", bar.text);
+  element.style.setProperty("--share", `${(100 * bar.share).toFixed(1)}%`);
+  element.title = `${bar.label}: ${bar.text || "none"}, ${(100 * bar.share).toFixed(1)} % of the whole`;
+  return element;
+}
+
+function fillHead(element, row) {
+  const labels = row ? row.bars.map((bar) => bar.label) : [];
+  element.hidden = labels.length === 0;
+  const bars = span("bars");
+  bars.append(...labels.map((label) => span("label", label)));
+  element.replaceChildren(span("block", "block"), span("kind", "kind"), bars);
+}
+
+function fillRow(element, row, isParent, checkable) {
+  const word = WORDS.get(row.state) ?? "";
   const text = (part, value) => { element.querySelector(`.${part}`).textContent = value; };
   element.setAttribute("aria-level", row.depth + 1);
-  element.setAttribute("aria-checked", row.state === null ? "mixed" : String(row.state));
+  if (checkable) element.setAttribute("aria-checked", row.state === null ? "mixed" : String(row.state));
   element.dataset.state = word;
   element.dataset.mark = row.mark;
   element.dataset.parent = isParent;
@@ -34,10 +49,14 @@ function fillRow(element, row, isParent) {
   text("name", row.name);
   text("kind", row.kind);
   text("size", row.size);
+  element.querySelector(".bars").replaceChildren(...row.bars.map(makeBar));
+  element.dataset.bars = row.bars.length > 0;
   text("state", word);
   const happened = [row.mark, row.reason].filter(Boolean).join(": ");
   text("mark", happened || row.note);
-  const said = [row.name, row.kind, `${row.size} parameters`, word, row.note, happened];
+  const bars = row.bars.filter((bar) => bar.text).map((bar) => `${bar.label} ${bar.text}`);
+  const size = row.bars.length ? row.size : `${row.size} parameters`;
+  const said = [row.name, row.kind, size, ...bars, word, row.note, happened];
   element.setAttribute("aria-label", said.filter(Boolean).join(", "));
   element.title = happened && `${row.path || row.name} ${happened}`;
 }
@@ -46,8 +65,15 @@ function render({ model, el }) {
   const tree = document.createElement("div");
   tree.className = "ftlab-tree";
   tree.setAttribute("role", "tree");
-  tree.setAttribute("aria-label", `${model.get("label")}: arrow keys move, space freezes or thaws`);
-  el.replaceChildren(tree);
+  const checkable = model.get("checkable");
+  const space = checkable ? "space freezes or thaws" : "space shows more";
+  tree.setAttribute("aria-label", `${model.get("label")}: arrow keys move, ${space}`);
+  tree.dataset.checkable = checkable;
+  const head = document.createElement("div"); // names the bars; a screen reader hears them in each row
+  head.className = "ftlab-row ftlab-head";
+  head.dataset.bars = true;
+  head.setAttribute("aria-hidden", true);
+  el.replaceChildren(head, tree);
 
   const elements = new Map(); // path -> element
   const drawn = new Map(); // path -> what the element shows, as text, to redraw only what differs
@@ -61,10 +87,10 @@ function render({ model, el }) {
     const rows = model.get("rows");
     parents = new Set(rows.filter((row) => row.path !== "").map((row) => row.parent));
     for (const row of rows) {
-      if (!elements.has(row.path)) elements.set(row.path, tree.appendChild(makeRow(row.path)));
+      if (!elements.has(row.path)) elements.set(row.path, makeRow(row.path));
       const key = JSON.stringify([row, parents.has(row.path)]);
       if (drawn.get(row.path) === key) continue;
-      fillRow(elements.get(row.path), row, parents.has(row.path));
+      fillRow(elements.get(row.path), row, parents.has(row.path), checkable);
       drawn.set(row.path, key);
     }
     const paths = new Set(rows.map((row) => row.path));
@@ -74,6 +100,9 @@ function render({ model, el }) {
       elements.delete(path);
       drawn.delete(path);
     }
+    const wanted = rows.map((row) => elements.get(row.path));
+    if (wanted.some((element, place) => tree.children[place] !== element)) tree.replaceChildren(...wanted);
+    fillHead(head, rows[0]);
     drawFolds();
   }
 
@@ -92,7 +121,10 @@ function render({ model, el }) {
   }
 
   function focusable() {
-    for (const [path, element] of elements) element.tabIndex = path === active ? 0 : -1;
+    for (const [path, element] of elements) {
+      element.tabIndex = path === active ? 0 : -1;
+      if (!checkable) element.setAttribute("aria-selected", path === active);
+    }
   }
 
   function activate(path) {

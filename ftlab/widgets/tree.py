@@ -9,7 +9,7 @@ import traitlets
 
 from ftlab.widgets.html import escape
 
-_OPTIONAL = {"note": "", "mark": "", "reason": ""}
+_OPTIONAL = {"note": "", "mark": "", "reason": "", "bars": []}
 _STATES = {True: "trains", False: "frozen", None: "partly"}
 
 
@@ -24,9 +24,12 @@ class NetworkTree(anywidget.AnyWidget):
     - `path`: where it is, such as `"layer1.0"`; the root has the path `""` and comes first, and every row
       comes before what lies in it.
     - `name`, `kind`, `size`: the texts of its line.
-    - `state`: True (trains), False (frozen) or None (partly).
+    - `state`: True (trains), False (frozen), None (partly) or `""` (has no parameters).
     - `note` (may be left out): what else there is to say about its state.
     - `mark` (may be left out): what happened to it, such as `"moved"`; `reason`: why.
+    - `bars` (may be left out): dictionaries with `label`, `share` (0 to 1) and `text`.
+
+    With `checkable=False` there are no boxes, and a toggle chooses a row.
 
     Example:
         >>> rows = [
@@ -48,9 +51,10 @@ class NetworkTree(anywidget.AnyWidget):
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
     expanded = traitlets.List(traitlets.Unicode()).tag(sync=True)
     label = traitlets.Unicode("network").tag(sync=True)
+    checkable = traitlets.Bool(True).tag(sync=True)
 
-    def __init__(self, rows: Iterable[dict[str, Any]], *, label: str = "network") -> None:
-        super().__init__(rows=_linked(rows), expanded=[""], label=label)
+    def __init__(self, rows: Iterable[dict[str, Any]], *, label: str = "network", checkable: bool = True) -> None:
+        super().__init__(rows=_linked(rows), expanded=[""], label=label, checkable=checkable)
         self._callbacks: list[Callable[[str], None]] = []
         self.on_msg(self._receive)
 
@@ -92,7 +96,8 @@ class NetworkTree(anywidget.AnyWidget):
     def to_html(self) -> str:
         """Return the rows in sight as a table."""
         lines = [_line(row) for row in self.shown]
-        head = "<tr><th>block</th><th>kind</th><th>parameters</th><th>state</th><th></th></tr>"
+        bars = "".join(f"<th>{escape(bar['label'])}</th>" for bar in self.rows[0]["bars"]) if self.rows else ""
+        head = f"<tr><th>block</th><th>kind</th><th>parameters</th>{bars}<th>state</th><th></th></tr>"
         return f"<table>{head}{''.join(lines)}</table>"
 
     def _find(self, path: str) -> dict[str, Any]:
@@ -110,7 +115,9 @@ class NetworkTree(anywidget.AnyWidget):
         if not self.rows:
             return "no network"
         root = self.rows[0]
-        return f"{root['name']}: {_STATES[root['state']]}, {len(self.shown) - 1} blocks shown"
+        return (
+            f"{root['name']}: {_STATES.get(root['state'], 'no parameters')}, {len(self.shown) - 1} blocks shown"
+        )
 
 
 def _linked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -126,5 +133,7 @@ def _linked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _line(row: dict[str, Any]) -> str:
     said = ": ".join(filter(None, (row["mark"], row["reason"]))) or row["note"]
     name = "&nbsp;" * 3 * row["depth"] + escape(row["name"])
-    cells = [name, *(escape(text) for text in (row["kind"], row["size"], _STATES[row["state"]], said))]
+    bars = [bar["text"] for bar in row["bars"]]
+    texts = [row["kind"], row["size"], *bars, _STATES.get(row["state"], ""), said]
+    cells = [name, *map(escape, texts)]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
