@@ -1,4 +1,4 @@
-"""The parts of a model that a table shows as rows: by name, and none of them with more than half of everything."""
+"""The parts of a model that a table shows as rows: by name, none with more than half of all."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,7 +13,7 @@ def by_part(items: Mapping[str, Item]) -> dict[str, list[Item]]:
         items: Anything by the name that it has in the model: tensors, modules.
 
     Example:
-        >>> by_part({"stem.weight": 1, "body.0.weight": 2, "body.0.bias": 3, "body.1.weight": 4, "head.weight": 5})
+        >>> by_part({"stem.weight": 1, "body.0.weight": 2, "body.0.bias": 3, "body.1.bias": 4, "head.bias": 5})
         {'stem': [1], 'body.0': [2, 3], 'body.1': [4], 'head': [5]}
     """
     parts: dict[str, list[Item]] = {}

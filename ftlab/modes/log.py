@@ -102,7 +102,7 @@ class ModeLog:
 
     def _note(self) -> str:
         if self.woken:
-            return f"Were in eval mode inside a model in train mode, and are in train mode now: {shorten(self.woken)}"
+            return f"Woken: in eval mode within a model in train mode, now in train mode: {shorten(self.woken)}"
         if self.left:
             return f"Not in the mode of the beginning any more: {shorten(self.left)}"
         return "Every module ends in the mode in which it began."

@@ -18,7 +18,8 @@ from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
 MIB = 2**20
-GRADIENTS: dict[str, Callable[[], AbstractContextManager]] = {
+Gradients = Callable[[], AbstractContextManager]
+GRADIENTS: dict[str, Gradients] = {
     "grad": torch.enable_grad,
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
@@ -59,8 +60,8 @@ class ForwardCost:
             [
                 p.mode,
                 p.gradients,
-                f"{p.kept / MIB:.1f} MiB",
-                f"{p.peak / MIB:.1f} MiB",
+                _mib(p.kept),
+                _mib(p.peak),
                 f"{1000 * p.seconds:.0f} ms",
             ]
             for p in self.passes
@@ -115,9 +116,7 @@ def forward_cost(model: nn.Module, images: Tensor, *, repeat: int = 3) -> Forwar
 
 
 def memory_of(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    gradients: Callable[[], AbstractContextManager] = torch.enable_grad,
+    model: Callable[[Tensor], Any], images: Tensor, gradients: Gradients = torch.enable_grad
 ) -> tuple[int, int]:
     """Run `model` once, and return the bytes kept for backward and the bytes alive at the peak.
 
@@ -158,11 +157,15 @@ class _Alive(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
+def _mib(size: int) -> str:
+    return f"{size / MIB:.1f} MiB"
+
+
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _time(model: nn.Module, images: Tensor, gradients: Callable, repeat: int) -> float:
+def _time(model: nn.Module, images: Tensor, gradients: Gradients, repeat: int) -> float:
     times = []
     for _ in range(repeat):
         start = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlab.modes.log import ModeChange, ModeLog
+from ftlab.modes.log import ModeLog
 
 TORCH = str(Path(torch.__file__).parent)
 FTLAB = str(Path(__file__).parents[1])
@@ -94,7 +94,7 @@ def _remove(watch: _Watch) -> None:
 def _set_and_tell(module: nn.Module, name: str, value: Any) -> None:
     """Take the place of `nn.Module.__setattr__` while somebody watches."""
     if name == "training" and module.__dict__.get("training") is not value:
-        for watch in list(_watches):
+        for watch in tuple(_watches):
             if (found := watch.name_of(module)) is not None:
                 watch.log._changed(found, bool(value), *_who(sys._getframe(1)))
     _set_attribute(module, name, value)

@@ -82,9 +82,7 @@ def no_grad_changes_no_number() -> bool:
         return with_graph.requires_grad and torch.equal(with_graph, model(batch))
 
 
-@probe(
-    "In train mode the output for an image depends on the other images of its batch; in eval mode it does not."
-)
+@probe("In train mode the output for an image depends on the rest of its batch; in eval mode it does not.")
 def the_batch_decides() -> bool:
     norm, batch = _norm(), _batch()
     train = torch.allclose(norm(batch)[:2], norm(batch[:2]))

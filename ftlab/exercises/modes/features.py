@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ftlab.exercises.behaviour import images, moved, same_model, snapshot, some
+from ftlab.exercises.behaviour import images, moved, snapshot, some
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
 from ftlab.modes import evaluating
@@ -78,8 +78,6 @@ def _cloned_outside(backbone, batches):
 
 
 def _with_evaluating(backbone, batches):
-    from ftlab.modes import evaluating
-
     with evaluating(backbone):
         return torch.cat([backbone(batch) for batch in batches])
 
@@ -223,8 +221,6 @@ def _sample_by_copy(model, images, samples):
 
 
 def _sample_with_keep_modes(model, images, samples):
-    from ftlab.modes import evaluating
-
     with evaluating(model):
         for module in model.modules():
             module.training = isinstance(module, nn.Dropout)
@@ -334,7 +330,7 @@ def sample_predictions(model: nn.Module, images: torch.Tensor, samples: int) -> 
 
 
 def check_recalibrate(answer):
-    """The statistics of each batch norm against the mean over all batches; parameters, modes, momentum, counters."""
+    """The statistics of each batch norm against the mean over all batches; parameters, modes, momentum."""
     model = SmallResNet()
     model.fc = nn.Sequential(nn.Dropout(0.5), model.fc)
     model.eval()

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ftlab.exercises.behaviour import images, moved, some
 from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
+from ftlab.modes import evaluating
 from ftlab.modes.measuring import memory_of
 
 
@@ -19,7 +20,7 @@ def _resnet_with_dropout() -> nn.Module:
 
 
 def check_validate(answer):
-    """The accuracy of a small ResNet, its statistics, what is kept in memory, and all modes after it and an error."""
+    """The accuracy of a small ResNet, its statistics, the graph, and all modes after it and after an error."""
     model = _resnet_with_dropout()
     batches = [(images(), torch.randint(3, (4,))) for _ in range(3)]
     wanted = _accuracy(model, batches)
@@ -47,12 +48,8 @@ def _expect_number(found: object, wanted: float) -> None:
 
 
 def _accuracy(model: nn.Module, batches: list) -> float:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         right = sum((model(x).argmax(1) == y).sum().item() for x, y in batches)
-    for module, training in modes:
-        module.training = training
     return right / sum(len(y) for _, y in batches)
 
 
@@ -121,8 +118,6 @@ def _by_flags(model, batches):
 
 
 def _with_ftlab(model, batches):
-    from ftlab.modes import evaluating
-
     with evaluating(model):
         found = [(model(x).argmax(1) == y).float() for x, y in batches]
     return torch.cat(found).mean()
@@ -178,8 +173,8 @@ def _swallows_the_error(model, batches):
         return 0.0
 
 
-def _mean_of_the_last(model, batches):
-    return _by_flags(model, batches[-1:]) + 1
+def _right_ones_per_batch(model, batches):
+    return _by_flags(model, batches) * 4
 
 
 @exercise(
@@ -188,7 +183,7 @@ def _mean_of_the_last(model, batches):
     hints=[
         "Three things are wrong: what is kept, what is woken, and what an error leaves behind.",
         "Write down the flag of every module before, and put each back. `finally:` is run after an error, too.",
-        "`modes = [(m, m.training) for m in model.modules()]`, then `try:` ... `finally:`, and `no_grad` around it.",
+        "`[(m, m.training) for m in model.modules()]` first, then `try:` ... `finally:`, and `no_grad`.",
     ],
     also_right=[_by_flags, _with_ftlab],
     mistakes=[
@@ -199,7 +194,7 @@ def _mean_of_the_last(model, batches):
         Mistake(_keeps_the_graph, says="The outputs carry a graph"),
         Mistake(_not_after_an_error, says="After an image of the wrong shape"),
         Mistake(_swallows_the_error, says="passed over in silence"),
-        Mistake(_mean_of_the_last, says="the accuracy is another one"),
+        Mistake(_right_ones_per_batch, says="the accuracy is another one"),
     ],
     remember="Put back what was there, module by module; `model.train()` is no undo of `model.eval()`.",
 )
@@ -224,16 +219,16 @@ def validate(model: nn.Module, batches: list) -> float:
 
 
 def check_train_mode(answer):
-    """A ResNet that is frozen but for `layer4` and the head: every batch norm's statistics, dropout, a second call."""
+    """A ResNet, frozen but for `layer4` and the head: each norm's statistics, dropout, a second call."""
     model = SmallResNet().requires_grad_(False)
     model.fc = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(64, affine=False), nn.Linear(64, 3))
     model.layer4.requires_grad_(True)
     model.eval()
     flags = [parameter.requires_grad for parameter in model.parameters()]
     answer(model)
-    _expect_statistics(model, "")
     if [parameter.requires_grad for parameter in model.parameters()] != flags:
         raise Wrong("Parameters have been frozen or thawed on the way.", ask="Which flag is the mode?")
+    _expect_statistics(model, "")
     model.layer4.requires_grad_(False)
     model.layer1.requires_grad_(True)
     answer(model)
@@ -322,7 +317,7 @@ def _freezes_more(model):
     hints=[
         "First all in train mode, then some back in eval mode.",
         "Two questions for each module: is it a batch norm, and is it frozen?",
-        "`isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))`, and `module.weight.requires_grad` if it has one.",
+        "`isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))`, and `module.weight.requires_grad` if `affine`.",
     ],
     also_right=[_train_mode_recursive, _train_mode_by_weight],
     mistakes=[
@@ -352,14 +347,13 @@ def train_mode(model: nn.Module) -> None:
 
 
 def check_make_loader(answer):
-    """The batches of four data sets of different size: none has one image, at most one image is left out; the order."""
+    """The batches of four data sets of different size: how many images each has, which are missing, the order."""
     for count, size in ((9, 4), (8, 4), (10, 4), (7, 3)):
         dataset = TensorDataset(torch.arange(count).float().unsqueeze(1), torch.arange(count))
         loader = answer(dataset, size)
         batches = [labels.tolist() for _, labels in loader]
         _expect_batches(batches, count, size)
-    # the last data set twice: four of a thousand times the orders agree
-    orders = {tuple(sum(([*labels.tolist()] for _, labels in loader), [])) for _ in range(4)}
+    orders = {tuple(label for _, labels in loader for label in labels.tolist()) for _ in range(4)}
     if len(orders) == 1:
         raise Wrong("Each epoch goes through the images in the same order.", ask="Which setting shuffles?")
 
@@ -371,7 +365,7 @@ def _expect_batches(batches: list[list[int]], count: int, size: int) -> None:
         try:
             model(torch.ones(1, 1))
         except ValueError as error:
-            text = f"{with_what} the last batch has one image: {textwrap_first(error)}"
+            text = f"{with_what} the last batch has one image: {_first_sentence(error)}"
             raise Wrong(text, ask="Which setting of a `DataLoader` is about the last batch?") from None
     if max(map(len, batches)) > size:
         raise Wrong(f"{with_what} one batch has {max(map(len, batches))}.", ask="How large may a batch be?")
@@ -381,7 +375,7 @@ def _expect_batches(batches: list[list[int]], count: int, size: int) -> None:
         raise Wrong(text, ask="How many images are in a last batch that is left out?")
 
 
-def textwrap_first(error: Exception) -> str:
+def _first_sentence(error: Exception) -> str:
     """Return the first sentence of what batch norm says."""
     return f"`{type(error).__name__}: {str(error).partition(',')[0]}`."
 
@@ -438,7 +432,7 @@ def _drop_the_wrong_ones(dataset, batch_size):
         Mistake(_without_the_last_images, says="images are missing"),
         Mistake(_drop_the_wrong_ones, says="the last batch has one image"),
     ],
-    remember="A batch of one has no variance. `drop_last=True` is a good default for training, never for validation.",
+    remember="A batch of one has no variance. `drop_last=True` is a good default for training, not for validation.",
 )
 def make_loader(dataset: Dataset, batch_size: int) -> DataLoader:
     """Repair: return a loader for training whose epochs never end in a batch of one image.

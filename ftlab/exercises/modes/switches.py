@@ -188,17 +188,17 @@ def repeatable() -> set[str]:
     return {"eval", "eval + inference_mode", "dropout in eval"}
 
 
-LINES: dict[str, Callable] = {
-    "eval": torch.enable_grad,
-    "no_grad": torch.no_grad,
-    "zero_grad": torch.enable_grad,
-    "empty_cache": torch.enable_grad,
+LINES: dict[str, Callable[[nn.Module], object]] = {
+    "eval": lambda model: model.eval(),
+    "no_grad": lambda model: None,  # it is around the pass, not before it
+    "zero_grad": lambda model: model.zero_grad(),
+    "empty_cache": lambda model: torch.cuda.empty_cache(),
 }
 REASONS = ["no dropout", "no graph", "no gradients stored", "cache returned"]
 
 
 def check_out_of_memory(answer):
-    """What stays in memory after the forward pass of a ResNet with each of the four lines, counted; the reason."""
+    """What a ResNet's forward pass keeps in memory with the line that you chose, counted; and the reason."""
     choice, reason = _pair(answer())
     kept = _kept_with(choice)
     if kept:
@@ -213,9 +213,8 @@ def check_out_of_memory(answer):
 
 def _kept_with(choice: str) -> int:
     model, batch = SmallResNet(), images()
-    model.eval() if choice == "eval" else model.train()
-    model.zero_grad()
-    return memory_of(model, batch, LINES[choice])[0]
+    LINES[choice](model)
+    return memory_of(model, batch, torch.no_grad if choice == "no_grad" else torch.enable_grad)[0]
 
 
 def _pair(value: object) -> tuple[str, str]:
