@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from ftlab.exercises.behaviour import images, moved, some
 from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
@@ -381,7 +381,7 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _every_last_batch(dataset, batch_size):
-    return DataLoader(dataset, batch_size=batch_size, shuffle=True)
+    return torch.utils.data.DataLoader(dataset, batch_size=batch_size, shuffle=True)
 
 
 def _drop_always(dataset, batch_size):
@@ -432,12 +432,13 @@ def _drop_the_wrong_ones(dataset, batch_size):
         Mistake(_without_the_last_images, says="images are missing"),
         Mistake(_drop_the_wrong_ones, says="the last batch has one image"),
     ],
-    remember="A batch of one has no variance. `drop_last=True` is a good default for training, not for validation.",
+    remember="A batch of one has no variance. `drop_last=True` suits training, never for validation.",
 )
-def make_loader(dataset: Dataset, batch_size: int) -> DataLoader:
+def make_loader(dataset: torch.utils.data.Dataset, batch_size: int) -> torch.utils.data.DataLoader:
     """Repair: return a loader for training whose epochs never end in a batch of one image.
 
     Batch norm after a global pooling refuses such a batch, in the last step of the first epoch. The images come
     in a new order in each epoch, `batch_size` at a time; a shorter last batch may be left out.
     """
-    return DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=len(dataset) % batch_size == 1)
+    one_is_left = len(dataset) % batch_size == 1
+    return torch.utils.data.DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=one_is_left)
