@@ -1,6 +1,7 @@
 """Notice every change of a mode while it happens, and the line that made it."""
 
 import linecache
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,17 @@ from torch import nn
 
 from ftlab.modes.log import ModeLog
 
-TORCH = str(Path(torch.__file__).parent)
-FTLAB = str(Path(__file__).parents[1])
-NOT_THE_LEARNERS = (TORCH, FTLAB, get_path("stdlib"), get_path("purelib"), get_path("platlib"))
+# each with its separator: the folder of torch is no folder of torchinfo
+TORCH = os.path.join(Path(torch.__file__).parent, "")
+FTLAB = os.path.join(Path(__file__).parents[1], "")
+STDLIB = os.path.join(get_path("stdlib"), "")
+NOT_THE_LEARNERS = (
+    TORCH,
+    FTLAB,
+    STDLIB,
+    os.path.join(get_path("purelib"), ""),
+    os.path.join(get_path("platlib"), ""),
+)
 
 _watches: list["_Watch"] = []
 _lock = threading.Lock()

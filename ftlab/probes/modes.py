@@ -206,8 +206,14 @@ def build_outside() -> bool:
         marked = nn.Linear(3, 1)
     with torch.no_grad():
         plain = nn.Linear(3, 1)
-    plain(_batch()).sum().backward()
-    return marked.weight.is_inference() and plain.weight.grad is not None
+    _learn(plain)
+    return _raises(RuntimeError, "Inplace update to inference tensor", lambda: _learn(marked))
+
+
+def _learn(layer: nn.Module) -> None:
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(_batch()).sum().backward()
+    optimizer.step()
 
 
 @probe("`optimizer.step()` moves parameters inside of `no_grad` too, if they have a gradient.")

@@ -143,7 +143,8 @@ class ModesPanel(Panel):
             return f"{line}{type(seen).__name__}"
         if seen is None:
             return f"{line}running ..."
-        return f"{line}{self._says(seen.logits)}; looking changed {seen.moved or 'no'} tensors; {seen.kept / MIB:.1f} MiB kept"
+        line += f"{self._says(seen.logits)}; looking changed {seen.moved or 'no'} tensors; "
+        return f"{line}{seen.kept / MIB:.1f} MiB kept"
 
     def code(self) -> str:
         """Return plain PyTorch that makes the same passes."""
