@@ -16,17 +16,14 @@ from torch import nn
 
 from ftlab.modes.log import ModeLog
 
-# each with its separator: the folder of torch is no folder of torchinfo
-TORCH = os.path.join(Path(torch.__file__).parent, "")
-FTLAB = os.path.join(Path(__file__).parents[1], "")
-STDLIB = os.path.join(get_path("stdlib"), "")
-NOT_THE_LEARNERS = (
-    TORCH,
-    FTLAB,
-    STDLIB,
-    os.path.join(get_path("purelib"), ""),
-    os.path.join(get_path("platlib"), ""),
-)
+
+def _folder(path: object) -> str:
+    return f"{path}{os.sep}"  # with its separator: the folder of torch is not that of torchinfo
+
+
+TORCH, FTLAB = _folder(Path(torch.__file__).parent), _folder(Path(__file__).parents[1])
+STDLIB = _folder(get_path("stdlib"))
+NOT_THE_LEARNERS = (TORCH, FTLAB, STDLIB, _folder(get_path("purelib")), _folder(get_path("platlib")))
 
 _watches: list["_Watch"] = []
 _lock = threading.Lock()
