@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ftlab.modes import keep_modes
+from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
@@ -108,7 +108,6 @@ def _train_one_epoch(model, train, optimizer, loss, should_stop, bar) -> dict[st
     return {"train loss": running.loss, "train accuracy": running.accuracy}
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     batches: DataLoader,
@@ -136,8 +135,7 @@ def evaluate(
     device = _device(model)
     all_logits, all_targets = [], []
     # Random state too: a DataLoader draws from it even if it does not shuffle.
-    with keep_modes(model), keep_random_state():
-        model.eval()
+    with evaluating(model), keep_random_state():
         for images, targets in tqdm(batches, disable=not progress, leave=False):
             if should_stop():
                 raise _Stop

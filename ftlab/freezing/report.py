@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ftlab.parts import by_part
 from ftlab.table import Table
 
 from .causes import ADVICE, Cause, Hindrance
@@ -62,10 +63,7 @@ class FreezeAudit:
 
     def parts(self) -> dict[str, list[TensorAudit]]:
         """Return the tensors by part of the model: a part that has more than half of them is split up."""
-        parts: dict[str, list[TensorAudit]] = {}
-        for tensor in self.tensors:
-            parts.setdefault(_part(tensor.name, [t.name for t in self.tensors]), []).append(tensor)
-        return parts
+        return by_part({tensor.name: tensor for tensor in self.tensors})
 
     def table(self) -> Table:
         """Return the audit as a table with a row per part of the model."""
@@ -130,16 +128,6 @@ def describe(causes: Iterable[Cause | Hindrance], frozen: bool, twin: str = "") 
 
 def _plain(cause: Cause | Hindrance) -> str:
     return describe([cause], frozen=True)
-
-
-def _part(name: str, names: list[str]) -> str:
-    """Return the shortest beginning of a name that at most half of all names share."""
-    pieces = name.split(".")
-    for depth in range(1, len(pieces)):
-        part = ".".join(pieces[:depth])
-        if 2 * sum(other.startswith(part + ".") for other in names) <= len(names):
-            return part
-    return name
 
 
 def _share(some: int, all_of_them: int) -> str:

@@ -1,0 +1,17 @@
+"""The exercises of the lesson on modes: what each switch does, and loops that leave a model as they found it."""
+
+from ftlab.exercises.modes.features import cache_features, recalibrate, sample_predictions
+from ftlab.exercises.modes.loops import make_loader, train_mode, validate
+from ftlab.exercises.modes.switches import changed_by_looking, out_of_memory, repeatable
+
+__all__ = [
+    "cache_features",
+    "changed_by_looking",
+    "make_loader",
+    "out_of_memory",
+    "recalibrate",
+    "repeatable",
+    "sample_predictions",
+    "train_mode",
+    "validate",
+]

@@ -1,0 +1,480 @@
+"""Transfer: switches set for a purpose. Features to keep, uncertainty by dropout, statistics of other images."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ftlab.exercises.behaviour import images, moved, snapshot, some
+from ftlab.exercises.core import Mistake, Wrong, exercise
+from ftlab.exercises.models import SmallResNet
+from ftlab.modes import evaluating
+
+
+def _backbone() -> nn.Module:
+    backbone = SmallResNet()
+    backbone.fc = nn.Dropout(0.5)
+    backbone.bn1.eval()  # held by hand
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_var.uniform_(0.5, 1.5)
+    return backbone
+
+
+def check_cache_features(answer):
+    """The features of two batches in eval mode; whether a head learns from them; modes, statistics, the graph."""
+    backbone, batches = _backbone(), [images(), images(2)]
+    with evaluating(backbone):
+        wanted = torch.cat([backbone(batch) for batch in batches])
+    before = _modes_of(backbone)
+    found: list = []
+    drifting = moved(backbone, lambda: found.append(answer(backbone, batches)))
+    features = found[0]
+    if drifting:
+        raise Wrong(f"{some(drifting)} of the backbone moved.", ask="In which mode did the images go through?")
+    if not isinstance(features, Tensor) or features.shape != wanted.shape:
+        raise Wrong("Not one tensor with a row per image came back.", ask="How are batches put together again?")
+    if not torch.allclose(features, wanted, atol=1e-4):
+        text = (
+            "The features are not those of eval mode: some are 0 by chance, or depend on the rest of their batch."
+        )
+        raise Wrong(text, ask="Which two kinds of modules ask for the mode?")
+    if features.requires_grad:
+        text = "The features carry the graph of the whole backbone, and keep its results in memory."
+        raise Wrong(text, ask="Which switch leaves the graph away?")
+    _expect_a_head_learns(features)
+    if _modes_of(backbone) != before:
+        raise Wrong(
+            "The backbone has not got back the modes that it had.", ask="Module by module: what was there?"
+        )
+
+
+def _expect_a_head_learns(features: Tensor) -> None:
+    head = nn.Linear(features.shape[1], 2)
+    try:
+        head(features).square().mean().backward()
+    except RuntimeError as error:
+        text = f"A head that trains on them raised `{str(error).partition('.')[0]}`."
+        raise Wrong(
+            text, ask="Which switch marks its results for good, and which other one leaves no mark?"
+        ) from None
+
+
+def _modes_of(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def _in_inference_mode(backbone, batches):
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    with torch.inference_mode():
+        features = torch.cat([backbone(batch) for batch in batches])
+    for module, training in modes:
+        module.training = training
+    return features
+
+
+def _cloned_outside(backbone, batches):
+    return _in_inference_mode(backbone, batches).clone()
+
+
+def _with_evaluating(backbone, batches):
+    with evaluating(backbone):
+        return torch.cat([backbone(batch) for batch in batches])
+
+
+def _clone_inside(backbone, batches):
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    with torch.inference_mode():
+        features = torch.cat([backbone(batch).clone() for batch in batches])
+    for module, training in modes:
+        module.training = training
+    return features
+
+
+def _detach_inference(backbone, batches):
+    return _in_inference_mode(backbone, batches).detach()
+
+
+def _with_graph(backbone, batches):
+    modes = [(module, module.training) for module in backbone.modules()]
+    features = torch.cat([backbone.eval()(batch) for batch in batches])
+    for module, training in modes:
+        module.training = training
+    return features
+
+
+def _in_train_mode(backbone, batches):
+    with torch.no_grad():
+        return torch.cat([backbone(batch) for batch in batches])
+
+
+def _eval_stays(backbone, batches):
+    backbone.eval()
+    with torch.no_grad():
+        return torch.cat([backbone(batch) for batch in batches])
+
+
+def _train_afterwards(backbone, batches):
+    features = _eval_stays(backbone, batches)
+    backbone.train()
+    return features
+
+
+def _a_list(backbone, batches):
+    return list(_with_evaluating(backbone, batches))
+
+
+@exercise(
+    check=check_cache_features,
+    broken=_in_inference_mode,
+    hints=[
+        "Give the result to a new `nn.Linear`, and call `backward`. What does PyTorch say?",
+        "`inference_mode` marks what is made in it. `no_grad` does not.",
+        "`torch.no_grad()` in its place is enough; a `.clone()` outside of the block would do as well.",
+    ],
+    also_right=[_cloned_outside, _with_evaluating],
+    mistakes=[
+        Mistake(_clone_inside, says="Inference tensors cannot be saved for backward"),
+        Mistake(_detach_inference, says="Inference tensors cannot be saved for backward"),
+        Mistake(_with_graph, says="carry the graph"),
+        Mistake(_in_train_mode, says="of the backbone moved"),
+        Mistake(_eval_stays, says="has not got back the modes"),
+        Mistake(_train_afterwards, says="has not got back the modes"),
+        Mistake(_a_list, says="Not one tensor"),
+    ],
+    remember="`inference_mode` is for results that end here. Whatever is to train something later: `no_grad`.",
+)
+def cache_features(backbone: nn.Module, batches: list) -> torch.Tensor:
+    """Repair: return the features of all images, on which a new head will be trained afterwards.
+
+    They are those of eval mode, without a graph, one row per image. The backbone is left as it was.
+    """
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    with torch.no_grad():
+        features = torch.cat([backbone(batch) for batch in batches])
+    for module, training in modes:
+        module.training = training
+    return features
+
+
+def _uncertain() -> nn.Module:
+    model = SmallResNet()
+    model.fc = nn.Sequential(nn.Dropout(0.3), nn.Linear(64, 16), nn.Dropout(0.3), nn.Linear(16, 3))
+    return model.eval()
+
+
+def check_sample_predictions(answer):
+    """Shape and spread of six samples; the same images alone and in a batch; statistics, modes, the graph."""
+    model, batch = _uncertain(), images()
+    before = _modes_of(model)
+    found: list = []
+    drifting = moved(model, lambda: found.append(answer(model, batch, 6)))
+    samples = found[0]
+    if drifting:
+        text = f"{some(drifting)} moved: the images were learnt, not only looked at."
+        raise Wrong(text, ask="Which modules must stay in eval mode, and which not?")
+    if not isinstance(samples, Tensor) or samples.shape != (6, 4, 3):
+        shape = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise Wrong(f"For 6 samples of 4 images with 3 classes you gave {shape}.", ask="Which dimension is new?")
+    if not samples.std(0).any():
+        raise Wrong("All samples are the same.", ask="Who could make them differ, and in which mode?")
+    if samples.requires_grad:
+        raise Wrong("The samples carry a graph.", ask="Which switch leaves it away?")
+    if not torch.allclose(samples.sum(2), torch.ones(6, 4), atol=1e-4):
+        raise Wrong("The classes of an image do not add up to 1.", ask="What makes probabilities of scores?")
+    _expect_the_batch_not_to_matter(answer, model, batch)
+    if _modes_of(model) != before:
+        raise Wrong("The model has not got back the modes that it had.", ask="Which module did you wake?")
+    _expect_all_dropouts(answer)
+
+
+def _expect_the_batch_not_to_matter(answer, model, batch) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    together, alone = answer(model, batch, 1)[0, :2], answer(model, batch[:2], 1)[0]
+    if not torch.allclose(together, alone, atol=1e-4):
+        text = "With dropout taken out, an image still depends on the other images of its batch."
+        raise Wrong(text, ask="Which modules look at the whole batch in train mode?")
+
+
+def _expect_all_dropouts(answer) -> None:
+    model = _uncertain()
+    runs: list[list[bool]] = []
+    hook = model.fc.register_forward_pre_hook(lambda module, args: runs.append([m.training for m in module]))
+    answer(model, images(), 2)
+    hook.remove()
+    if not all(modes[0] and modes[2] for modes in runs):
+        raise Wrong("Only one of the two dropouts in the head was awake.", ask="How do you find all of them?")
+
+
+def _sample_by_copy(model, images, samples):
+    import copy
+
+    awake = copy.deepcopy(model).eval()
+    awake.apply(lambda module: module.train() if isinstance(module, nn.Dropout) else None)
+    with torch.inference_mode():
+        found = torch.stack([awake(images).softmax(1) for _ in range(samples)])
+    return found.clone()
+
+
+def _sample_with_keep_modes(model, images, samples):
+    with evaluating(model):
+        for module in model.modules():
+            module.training = isinstance(module, nn.Dropout)
+        return torch.stack([torch.softmax(model(images), dim=1) for _ in range(samples)])
+
+
+@torch.no_grad()
+def _all_in_train_mode(model, images, samples):
+    model.train()
+    found = torch.stack([model(images).softmax(1) for _ in range(samples)])
+    model.eval()
+    return found
+
+
+@torch.no_grad()
+def _all_in_eval_mode(model, images, samples):
+    model.eval()
+    return torch.stack([model(images).softmax(1) for _ in range(samples)])
+
+
+@torch.no_grad()
+def _left_awake(model, images, samples):
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    return torch.stack([model(images).softmax(1) for _ in range(samples)])
+
+
+def _graph_kept(model, images, samples):
+    found = _left_awake.__wrapped__(model, images, samples)
+    model.eval()
+    return found
+
+
+@torch.no_grad()
+def _scores(model, images, samples):
+    found = _left_awake.__wrapped__(model, images, samples).log()
+    model.eval()
+    return found
+
+
+@torch.no_grad()
+def _only_the_first_dropout(model, images, samples):
+    model.eval()
+    model.fc[0].train()
+    found = torch.stack([model(images).softmax(1) for _ in range(samples)])
+    model.eval()
+    return found
+
+
+@torch.no_grad()
+def _the_mean(model, images, samples):
+    found = _left_awake(model, images, samples).mean(0)
+    model.eval()
+    return found
+
+
+@torch.no_grad()
+def _norms_by_momentum(model, images, samples):
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    for norm in norms:
+        norm.momentum = 0.0
+    found = torch.stack([model(images).softmax(1) for _ in range(samples)])
+    model.load_state_dict(before)
+    model.eval()
+    return found
+
+
+@exercise(
+    check=check_sample_predictions,
+    hints=[
+        "Dropout has to be awake, batch norm must not be. Modes are set module by module.",
+        "First all in eval mode; then `train()` for each module that is an `nn.Dropout`.",
+        "`torch.stack` makes a new first dimension. In the end the dropouts go back to eval mode.",
+    ],
+    also_right=[_sample_by_copy, _sample_with_keep_modes],
+    mistakes=[
+        Mistake(_all_in_train_mode, says="the images were learnt"),
+        Mistake(_all_in_eval_mode, says="All samples are the same"),
+        Mistake(_left_awake, says="has not got back the modes"),
+        Mistake(_graph_kept, says="The samples carry a graph"),
+        Mistake(_scores, says="do not add up to 1"),
+        Mistake(_only_the_first_dropout, says="Only one of the two dropouts"),
+        Mistake(_the_mean, says="you gave (4, 3)"),
+        Mistake(_norms_by_momentum, says="still depends on the other images"),
+    ],
+    remember="Modes are set module by module: dropout awake and batch norm held is a model, too.",
+)
+def sample_predictions(model: nn.Module, images: torch.Tensor, samples: int) -> torch.Tensor:
+    """Transfer: return probabilities (samples, N, classes) of `samples` passes with dropout awake.
+
+    How far they lie apart tells how sure the model is of an image (Monte Carlo dropout). Batch norm goes on using
+    what it has stored, no graph is kept, and `model`, which comes in eval mode, is left as it was.
+    """
+    model.eval()
+    dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    for module in dropouts:
+        module.train()
+    with torch.no_grad():
+        found = torch.stack([model(images).softmax(1) for _ in range(samples)])
+    for module in dropouts:
+        module.eval()
+    return found
+
+
+def check_recalibrate(answer):
+    """The statistics of each batch norm against the mean over all batches; parameters, modes, momentum."""
+    model = SmallResNet()
+    model.fc = nn.Sequential(nn.Dropout(0.5), model.fc)
+    model.eval()
+    batches = [images() * 2 + 3 for _ in range(5)]
+    before, modes = snapshot(model), _modes_of(model)
+    momenta = [module.momentum for module in model.modules() if isinstance(module, _BatchNorm)]
+    wanted = _mean_over(model, batches)
+    moving = moved(model, lambda: answer(model, batches))
+    parameters = {name for name, _ in model.named_parameters()} & moving
+    if parameters:
+        raise Wrong(f"{some(parameters)} moved: parameters were trained.", ask="What moves without an optimizer?")
+    if not any("running" in name for name in moving):
+        ask = "In which mode does batch norm write down what it sees?"
+        raise Wrong("No statistic moved.", ask=ask)
+    _expect_mean(model.bn1, wanted, before["bn1.running_mean"])
+    if _modes_of(model) != modes:
+        raise Wrong("The model came in eval mode, and is not in it any more.", ask="What comes after the loop?")
+    if [m.momentum for m in model.modules() if isinstance(m, _BatchNorm)] != momenta:
+        raise Wrong("The momentum of the batch norms is another one now.", ask="Who will train this model next?")
+
+
+def _mean_over(model: nn.Module, batches: list[Tensor]) -> Tensor:
+    return torch.stack([model.conv1(batch).mean((0, 2, 3)) for batch in batches]).mean(0).detach()
+
+
+def _expect_mean(norm: nn.Module, wanted: Tensor, old: Tensor) -> None:
+    found = norm.running_mean
+    if torch.allclose(found, wanted, atol=1e-3):
+        return
+    share = ((found - old) / (wanted - old)).median().item()
+    text = f"The stored mean of `bn1` is not that of the images; it went {share:.0%} of the way."
+    raise Wrong(text, ask="How much of a new batch does a `momentum` of 0.1 take, and what does `None` mean?")
+
+
+def _with_update_bn(model, batches):
+    torch.optim.swa_utils.update_bn(batches, model)
+    model.eval()
+
+
+def _by_hand_with_one_over_n(model, batches):
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+    with torch.no_grad():
+        for number, batch in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number
+            model(batch)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.eval()
+        norm.momentum = momentum
+
+
+def _passes_in_eval(model, batches):
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+
+
+def _one_round(model, batches):
+    model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    model.eval()
+
+
+def _no_reset(model, batches):
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.num_batches_tracked.fill_(3)
+        norm.momentum = None
+    _one_round(model, batches)
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+def _only_the_last_batch(model, batches):
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    _one_round(model, batches)
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+def _momentum_stays_none(model, batches):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    _one_round(model, batches)
+
+
+def _stays_in_train(model, batches):
+    torch.optim.swa_utils.update_bn(batches, model)
+    model.train()
+
+
+def _trains_it(model, batches):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    model.train()
+    for batch in batches:
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+    model.eval()
+
+
+@exercise(
+    check=check_recalibrate,
+    broken=_one_round,
+    hints=[
+        "With a momentum of 0.1, how much of the old mean is left after 5 batches? Work it out: 0.9 ** 5.",
+        "`momentum=None` makes a batch norm keep the plain mean over all batches since its last reset.",
+        "`reset_running_stats()`, then `momentum = None`, then the loop; and the old momentum back afterwards.",
+    ],
+    also_right=[_with_update_bn, _by_hand_with_one_over_n],
+    mistakes=[
+        Mistake(_passes_in_eval, says="No statistic moved"),
+        Mistake(_no_reset, says="of the way"),
+        Mistake(_only_the_last_batch, says="of the way"),
+        Mistake(_momentum_stays_none, says="momentum of the batch norms is another one"),
+        Mistake(_stays_in_train, says="is not in it any more"),
+        Mistake(_trains_it, says="parameters were trained"),
+    ],
+    remember="Statistics can be learnt without a loss: `torch.optim.swa_utils.update_bn` does just this.",
+)
+def recalibrate(model: nn.Module, batches: list) -> None:
+    """Repair: give each batch norm of `model` the statistics of the images in `batches`, and change nothing else.
+
+    The stored mean shall be the plain mean over the batches, however few they are, without what was stored
+    before. `model` comes in eval mode and is in eval mode afterwards, with the momentum that it had.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

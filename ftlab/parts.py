@@ -1,0 +1,32 @@
+"""The parts of a model that a table shows as rows: by name, none with more than half of all."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def by_part(items: Mapping[str, Item]) -> dict[str, list[Item]]:
+    """Return the items by part of the model; a part that has more than half of them is split up.
+
+    Args:
+        items: Anything by the name that it has in the model: tensors, modules.
+
+    Example:
+        >>> by_part({"stem.weight": 1, "body.0.weight": 2, "body.0.bias": 3, "body.1.bias": 4, "head.bias": 5})
+        {'stem': [1], 'body.0': [2, 3], 'body.1': [4], 'head': [5]}
+    """
+    parts: dict[str, list[Item]] = {}
+    for name, item in items.items():
+        parts.setdefault(_part(name, list(items)), []).append(item)
+    return parts
+
+
+def _part(name: str, names: list[str]) -> str:
+    """Return the shortest beginning of a name that at most half of all names share."""
+    pieces = name.split(".")
+    for depth in range(1, len(pieces)):
+        part = ".".join(pieces[:depth])
+        if 2 * sum(other.startswith(part + ".") for other in names) <= len(names):
+            return part
+    return name
