@@ -51,8 +51,15 @@ class UpdateRatios:
         found = self.tensors if every else self.groups
         first = found[0]
         rows = [
-            [one.name, one.lr, _times(one.lr, first.lr), one.size, one.change]
-            + [one.ratio, _times(one.ratio, first.ratio)]
+            [
+                one.name,
+                one.lr,
+                _times(one.lr, first.lr),
+                one.size,
+                one.change,
+                one.ratio,
+                _times(one.ratio, first.ratio),
+            ]
             for one in found
         ]
         headers = ["tensor" if every else "group", "lr", "x lr", "size", "change", "ratio", "x ratio"]
@@ -101,8 +108,8 @@ def update_ratio(
         Exception: Whatever `step` raises, after everything was put back.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
-        >>> _ = [nn.init.constant_(p, 2.0) for p in model.parameters()]
         >>> _ = [nn.init.constant_(p, 2.0) for p in model.parameters()]
         >>> groups = [{"params": part.parameters(), "lr": lr} for part, lr in zip(model, (0.2, 0.02))]
         >>> optimizer = torch.optim.Adam(groups)
