@@ -1,0 +1,97 @@
+"""Pictures of a timeline, of update ratios and of a range test; matplotlib is loaded only when one is drawn."""
+
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftlab.plots import Picture
+
+    from .range_test import RangeTest
+    from .ratios import UpdateRatios
+    from .timeline import Timeline
+
+# colour blind safe, and told apart by the dashes as well
+_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
+_DASHES = ["-", "--", "-.", ":"]
+
+
+def line(found: "Timeline") -> "Picture":
+    """Draw the rate of each group by step."""
+    from ftlab.plots import Picture
+
+    says = "; ".join([found.table().title, *(mark.text for mark in found.marks)])
+    figure = Picture(8, 3.2, says=says)
+    axes = figure.subplots()
+    positive = any(rate > 0 for rates in found.rates for rate in rates)
+    for number, name in enumerate(found.groups):
+        look = _look(number)
+        rates = [row[number] for row in found.rates]
+        axes.step(range(len(rates)), rates, where="post", label=name, linewidth=2, **look)
+        if found.resumed:
+            steps = range(found.resumed_at, found.resumed_at + len(found.resumed))
+            look = {"color": look["color"], "marker": ".", "linestyle": "none"}
+            axes.plot(steps, [row[number] for row in found.resumed], label=f"{name}, resumed", **look)
+    for mark in found.marks:
+        axes.axvline(mark.step, color="#666666", linestyle=":", linewidth=1)
+        axes.text(mark.step, 1.01, mark.kind, transform=axes.get_xaxis_transform(), fontsize=8)
+    axes.set(xlabel=_steps(found), ylabel="learning rate", yscale="log" if positive else "linear")
+    axes.legend(fontsize=8, loc="best")
+    return figure
+
+
+def ratios(found: "UpdateRatios") -> "Picture":
+    """Draw rate and ratio of each group beside each other."""
+    from ftlab.plots import Picture
+
+    says = "; ".join(f"{g.name}: rate {g.lr:.2g}, moved by {g.ratio:.2g} of its size" for g in found.groups)
+    figure = Picture(8, 0.9 + 0.3 * len(found.groups), says=says)
+    places = range(len(found.groups))
+    for axes, title, values, colour, hatch in zip(
+        figure.subplots(1, 2, sharey=True),
+        ("the rate", "how far the step moved it, relative to its size"),
+        ([g.lr for g in found.groups], [g.ratio for g in found.groups]),
+        ("#999999", "#0072b2"),
+        ("//", ""),
+        strict=True,
+    ):
+        axes.barh(places, values, color=colour, hatch=hatch, edgecolor="white")
+        axes.set_yticks(places, [g.name for g in found.groups], fontsize=8)
+        axes.set_title(title, fontsize=10)
+        if any(value > 0 for value in values):
+            axes.set_xscale("log")
+    axes.invert_yaxis()
+    return figure
+
+
+def sweep(found: "RangeTest") -> "Picture":
+    """Draw the loss against the rate, the seeds as a band."""
+    from ftlab.plots import Picture
+
+    says = "; ".join(f"{c.name}: {c.suggestion or 'no rate'}, {c.reason}" for c in found.curves)
+    figure = Picture(7, 3.2, says=says)
+    axes = figure.subplots()
+    for number, curve in enumerate(found.curves):
+        shared = min(map(len, curve.losses))
+        by_step = [[seed[step] for seed in curve.losses] for step in range(shared)]
+        rates, look = curve.rates[:shared], _look(number)
+        axes.fill_between(rates, [*map(min, by_step)], [*map(max, by_step)], color=look["color"], alpha=0.2)
+        axes.plot(
+            rates, [*map(fmean, by_step)], linewidth=2, label=f"{curve.name}, {len(curve.losses)} seeds", **look
+        )
+        if curve.suggestion:
+            axes.axvline(curve.suggestion, color=look["color"], linestyle=":")
+            axes.text(
+                curve.suggestion, 1.01, f"{curve.suggestion:.2g}",
+                transform=axes.get_xaxis_transform(), fontsize=8, ha="center",
+            )  # fmt: skip
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _look(number: int) -> dict[str, str]:
+    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
+
+
+def _steps(found: "Timeline") -> str:
+    return f"optimizer step ({found.batches} are an epoch)" if found.batches > 1 else "optimizer step"

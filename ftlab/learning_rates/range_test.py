@@ -1,0 +1,230 @@
+"""The learning rate range test: try rates from small to large, a few steps each, and leave no trace."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ftlab.freezing.snapshot import Snapshot, trainers
+from ftlab.random_state import keep_random_state
+from ftlab.table import Table
+
+from .xray import labelled
+
+if TYPE_CHECKING:
+    from ftlab.plots import Picture
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one sweep over the rates found.
+
+    Attributes:
+        name: The group that was swept, or "all groups".
+        rates: The rates tried, rising; those of the fastest group.
+        losses: For each seed the smoothed loss at these rates, up to where it ran away.
+        suggestion: A rate to begin with; None if the test does not tell.
+        reason: Why this one, or why none.
+    """
+
+    name: str
+    rates: list[float]
+    losses: list[list[float]]
+    suggestion: float | None
+    reason: str
+
+
+class RangeTest:
+    """The result of `range_test`; its repr is a table with the suggestion and its reason.
+
+    Attributes:
+        curves: One `Curve` for all groups together, or one per group.
+    """
+
+    def __init__(self, curves: list[Curve]) -> None:
+        self.curves = curves
+
+    @property
+    def suggestion(self) -> float | None:
+        """The rate to begin with, if all groups were swept together."""
+        return self.curves[0].suggestion
+
+    def table(self) -> Table:
+        """Return a row per curve."""
+        rows = [
+            [c.name, f"{c.rates[0]:.2g} to {c.rates[-1]:.2g}", len(c.losses), c.suggestion, c.reason]
+            for c in self.curves
+        ]
+        return Table(["swept", "rates", "seeds", "suggestion", "reason"], rows)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return the curves as plain data."""
+        return [asdict(curve) for curve in self.curves]
+
+    def plot(self) -> "Picture":
+        """Return a picture: the mean loss against the rate, the seeds as a band, the suggestion as a line."""
+        from .picture import sweep
+
+        return sweep(self)
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def range_test(
+    model: nn.Module,
+    batches: Iterable,
+    optimizer: Optimizer,
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 60,
+    seeds: int = 3,
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    per_group: bool = False,
+) -> RangeTest:
+    """Train for `steps` steps at rates rising from `low` to `high`, and suggest a rate to begin with.
+
+    Nothing is left behind: parameters, buffers (batch norm), gradients, modes, optimizer, schedulers, the random
+    states and the loader's generator are as before, also after an error or Ctrl-C.
+
+    The trap: the suggestion holds for this batch size, this optimizer and these frozen parts, and is a place to
+    begin, not the best rate. One run of the test depends on its seed; look at the band.
+
+    Args:
+        model: Is trained in the modes in which it is.
+        batches: A DataLoader, or anything that can be gone through again: images and targets.
+        optimizer: Its groups keep the ratio of their rates; the largest one is swept. A rate of 0 stays 0.
+        low: The smallest rate.
+        high: The largest one.
+        steps: Optimizer steps per seed; a sweep ends when the loss has run away.
+        seeds: How many sweeps, each with its own order of the data.
+        loss: Takes what the model returns and the targets.
+        per_group: Sweep each group alone, the others at their own rates.
+
+    Returns:
+        The curves. `suggestion` is where the mean loss falls steepest, and None if it does not fall by more than
+        the seeds differ.
+
+    Raises:
+        ValueError: If the limits are no rising rates, or there are no batches.
+        TypeError: If `batches` is an iterator: its batches would be gone afterwards.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Linear(4, 2)
+        >>> x = torch.randn(64, 4)
+        >>> batches = [(part, (part[:, 0] > 0).long()) for part in x.split(16)]
+        >>> found = range_test(model, batches, torch.optim.SGD(model.parameters()), low=1e-3, high=100)
+        >>> 0.01 < found.suggestion < 10
+        True
+    """
+    _check(batches, low, high, steps, seeds)
+    snapshot = Snapshot(model, *trainers(model, [optimizer]))
+    rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
+    sweeps: list[tuple[str, list[int]]] = [("all groups", list(range(len(optimizer.param_groups))))]
+    if per_group:
+        sweeps = [(label, [number]) for number, (label, _, _) in enumerate(labelled([optimizer]))]
+    curves = []
+    with _keep_generators(batches):
+        for name, swept in sweeps:
+            losses = []
+            for seed in range(seeds):
+                try:
+                    with keep_random_state(seed):
+                        losses.append(_sweep(model, batches, optimizer, swept, rates, loss))
+                finally:
+                    snapshot.restore()
+            curves.append(Curve(name, rates, losses, *_suggest(rates, losses)))
+    return RangeTest(curves)
+
+
+def _check(batches: Iterable, low: float, high: float, steps: int, seeds: int) -> None:
+    if isinstance(batches, Iterator):
+        raise TypeError("an iterator is used up by a test: hand over the DataLoader, or a list of batches")
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"the rates rise from low to high, both above 0; not from {low!r} to {high!r}")
+    if steps < 10 or seeds < 1:
+        raise ValueError(f"a test needs 10 steps and 1 seed or more, not {steps} and {seeds}")
+
+
+def _sweep(model, batches, optimizer, swept, rates, loss) -> list[float]:
+    """Train with rising rates, and return the smoothed losses up to where they run away."""
+    base = [float(optimizer.param_groups[number]["lr"]) for number in swept]
+    top = max(base) or 1.0
+    device = next(model.parameters()).device
+    losses: list[float] = []
+    mean = 0.0
+    for rate, (images, targets) in zip(rates, islice(_again(batches), len(rates)), strict=True):
+        for number, own in zip(swept, base, strict=True):
+            _set(optimizer.param_groups[number], rate * own / top)
+        optimizer.zero_grad()
+        value = loss(model(images.to(device)), targets.to(device))
+        if not value.isfinite():
+            break
+        value.backward()
+        optimizer.step()
+        mean = 0.8 * mean + 0.2 * value.item()
+        losses.append(mean / (1 - 0.8 ** (len(losses) + 1)))
+        if losses[-1] > 3 * min(losses):
+            break
+    return losses
+
+
+def _set(group: dict, rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _again(batches: Iterable) -> Iterator:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("there are no batches to test on")
+
+
+def _suggest(rates: list[float], losses: list[list[float]]) -> tuple[float | None, str]:
+    """Return the rate at which the mean loss falls steepest, and why; no rate if it does not fall clearly."""
+    shared = min(map(len, losses))
+    if shared < 5:
+        return None, f"the loss ran away at {rates[shared]:.2g} already: begin lower"
+    means = [fmean(seed[step] for seed in losses) for step in range(shared)]
+    begin = 3  # the first values of a smoothed curve hang on single batches
+    lowest = min(range(begin, shared), key=means.__getitem__)
+    spread = max(abs(seed[lowest] - means[lowest]) for seed in losses)
+    fall = max(means[begin : lowest + 1]) - means[lowest]
+    if fall <= spread or lowest < begin + 2:
+        return None, f"the mean loss falls by {fall:.2g}, and the seeds differ by {spread:.2g}: it does not tell"
+    steepest = min(range(begin + 1, lowest), key=lambda step: means[step + 1] - means[step - 1])
+    reason = f"the loss falls steepest here, and is lowest at {rates[lowest]:.2g}"
+    return rates[steepest], reason
+
+
+@contextmanager
+def _keep_generators(batches: Any) -> Iterator[None]:
+    """Put the generators of a loader and its samplers back: they are no part of the global random state."""
+    sampler = getattr(batches, "sampler", None)
+    places = (batches, sampler, getattr(batches, "batch_sampler", None))
+    found = {id(g): g for p in places if isinstance(g := getattr(p, "generator", None), torch.Generator)}
+    states = [(generator, generator.get_state()) for generator in found.values()]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
