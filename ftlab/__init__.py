@@ -13,10 +13,13 @@ _MODULES = frozenset(
         "data",
         "exercises",
         "freezing",
+        "learning_rates",
         "modes",
         "plots",
         "pretrained",
         "probes",
+        "summary",
+        "surgery",
         "training",
         "widgets",
     }
