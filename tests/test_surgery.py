@@ -149,6 +149,17 @@ def test_a_model_without_layers_has_no_head():
         head_names(nn.Sequential(nn.ReLU()))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_new_head_is_there_too_and_a_hidden_layer_is_not():
+    model = models.resnet18().cuda()
+    replace_head(model, 3)
+    assert model(IMAGES.cuda()).shape == (2, 3)
+    assert torch.equal(cut(model, "layer1")(IMAGES.cuda()), cut(model, "layer1")(IMAGES.cuda()))
+    model.hidden = [nn.Conv2d(3, 3, 1)]
+    with pytest.raises(RuntimeError, match=r"Input type \(cuda\) and weight type \(cpu\) should be the same"):
+        model.cuda().hidden[0](IMAGES.cuda())
+
+
 @pytest.mark.parametrize("build", [models.resnet18, models.squeezenet1_1])
 def test_a_new_head_is_where_the_old_one_was(build):
     model = build().double().eval().requires_grad_(False)
