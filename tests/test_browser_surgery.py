@@ -31,7 +31,7 @@ def test_surgery_is_played_by_a_learner(notebook):
     nb.screenshot("surgery-panel-own", of=panel)
     panel.get_by_label("a head begins with").select_option(label="the same later stages")
     expect(panel).to_contain_text("are counted above, and are not there")
-    panel.get_by_role("button", name="both").click()
+    panel.get_by_label("pool", exact=True).select_option(label="both")
     panel.get_by_role("button", name="Show the code").click()
     expect(panel).to_contain_text("class BothPools(nn.Module)")
     nb.screenshot("surgery-panel", of=panel)

@@ -55,6 +55,9 @@ def stages(model: nn.Module, example: Tensor) -> list[Stage]:
     These are the model's children, or those of its `features`, as long as each takes exactly what the one before
     it gives, and up to the last one with parameters that gives a map (N, C, H, W).
 
+    The trap: what `forward` does after them is no stage. The ReLU at the end of a DenseNet is missing, and only
+    `cut` has it.
+
     Raises:
         ValueError: There are no two such stages, as in a vision transformer.
 

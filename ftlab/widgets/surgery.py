@@ -53,13 +53,12 @@ class SurgeryPanel(Panel):
         options = [(_label(stage), name) for name, stage in self._stages.items()]
         self.after = w.Dropdown(options=options, value=options[-1][1], description="cut after")
         self.rest = w.Dropdown(options=_RESTS, description="a head begins with")
-        self.pool = w.ToggleButtons(options=_POOLS, description="pool")
+        self.pool = w.Dropdown(options=_POOLS, description="pool")
         self.heads = w.IntSlider(value=1, min=1, max=10, description="heads")
         self.classes = w.BoundedIntText(value=10, min=1, max=1000, description="classes")
         controls = [self.after, self.rest, self.pool, self.heads, self.classes]
         for control in controls:
             control.style.description_width, control.layout.width = "130px", "460px"
-        self.pool.style.button_width = "90px"
         self.network = w.HTML()
         super().__init__(*controls, self.network)
         for control in controls:
