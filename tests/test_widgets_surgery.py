@@ -5,7 +5,8 @@ from torchvision import models
 
 from ftlab import pretrained
 from ftlab.widgets.surgery import SurgeryPanel
-from tests.test_surgery import IMAGES, assert_same, state
+from tests.test_surgery import IMAGES
+from tests.test_widgets_freezing import assert_same, state
 
 
 @pytest.fixture
