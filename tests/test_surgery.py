@@ -24,6 +24,9 @@ from ftlab.surgery import (
     replace_head,
     stages,
 )
+from ftlab.surgery.dry import dry_run
+from ftlab.surgery.dry import on_meta as on_the_meta_device
+from tests.test_widgets_freezing import assert_same, state
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 # One of each family that builds its head in its own way.
@@ -54,26 +57,6 @@ def on_meta(monkeypatch):
 def images_for(name):
     size = 299 if name == "inception_v3" else 224
     return torch.empty(2, 3, size, size, device="meta")
-
-
-def state(model):
-    """Everything that a look must not change."""
-    return {
-        "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
-        "flags": [p.requires_grad for p in model.parameters()],
-        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "modes": [m.training for m in model.modules()],
-        "hooks": [len(m._forward_hooks) for m in model.modules()],
-        "attributes": [sorted(vars(m)) for m in model.modules()],
-        "random": torch.get_rng_state(),
-    }
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    assert one["attributes"] == other["attributes"]
-    numbers = [{key: value for key, value in each.items() if key != "attributes"} for each in (one, other)]
-    torch.testing.assert_close(*numbers, rtol=0, atol=0)
 
 
 def well_used():
@@ -142,11 +125,39 @@ def test_finding_a_head_changes_nothing():
     head_names(model)
     head_names(model, IMAGES)
     assert_same(state(model), before)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_head_is_found_and_replaced_inside_wrappers():
+    model = nn.DataParallel(models.googlenet(init_weights=False))
+    assert replace_head(model, 3) == ["module.aux1.fc2", "module.aux2.fc2", "module.fc"]
+    assert model.module.fc.out_features == 3
+    compiled = torch.compile(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))
+    assert replace_head(compiled, 5) == ["_orig_mod.2"]
+
+
+def test_a_dry_run_computes_nothing_and_changes_nothing():
+    model = well_used()
+    before = state(model)
+    assert dry_run(model, IMAGES, training=True).device.type == "meta"
+    assert all(p.device.type == "meta" for p in on_the_meta_device(model).parameters())
+    assert_same(state(model), before)
 
 
 def test_a_model_without_layers_has_no_head():
     with pytest.raises(ValueError, match="no layer with parameters"):
         head_names(nn.Sequential(nn.ReLU()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_new_head_is_there_too_and_a_hidden_layer_is_not():
+    model = models.resnet18().cuda()
+    replace_head(model, 3)
+    assert model(IMAGES.cuda()).shape == (2, 3)
+    assert torch.equal(cut(model, "layer1")(IMAGES.cuda()), cut(model, "layer1")(IMAGES.cuda()))
+    model.hidden = [nn.Conv2d(3, 3, 1)]
+    with pytest.raises(RuntimeError, match="should be the same"):
+        model.cuda().hidden[0](IMAGES.cuda())
 
 
 @pytest.mark.parametrize("build", [models.resnet18, models.squeezenet1_1])
@@ -312,7 +323,7 @@ def test_every_plan_gives_a_network_that_learns(rest, pool):
     before = state(model)
     network = assemble(model, IMAGES, Assembly("layer2", rest, pool, heads=2, num_classes=3))
     now = state(model)
-    assert_same({**now, "random": 0}, {**before, "random": 0})  # new layers draw random numbers
+    assert_same({**now, "random": before["random"]}, before)  # new layers draw random numbers
     scores = network(IMAGES)
     assert [s.shape for s in scores] == [(2, 3), (2, 3)]
     sum(s.sum() for s in scores).backward()

@@ -125,7 +125,36 @@ def extractor_shares() -> bool:
     return shared and not part.training and copy.deepcopy(part).training
 
 
+@probe("`weights=` with another `num_classes` raises a ValueError: load first, replace the head afterwards.")
+def weights_and_classes() -> bool:
+    return _raises(ValueError, lambda: models.alexnet(weights="DEFAULT", num_classes=5), "num_classes")
+
+
 @probe("`torch.stack` refuses images of two sizes: within a batch the size must be one.")
 def one_size_within_a_batch() -> bool:
     images = [torch.ones(3, 8, 8), torch.ones(3, 9, 8)]
     return _raises(RuntimeError, lambda: torch.stack(images), "equal size")
+
+
+@probe("`FrozenBatchNorm2d` and `BatchNorm2d` load each other's state_dict, though one has no counter.")
+def norms_forgive_the_counter() -> bool:
+    norm, frozen = nn.BatchNorm2d(3), ops.FrozenBatchNorm2d(3)
+    both = [frozen.load_state_dict(norm.state_dict()), norm.load_state_dict(frozen.state_dict())]
+    return not any(loaded.missing_keys or loaded.unexpected_keys for loaded in both)
+
+
+@probe("A pool put in with the size that the map has already changes nothing, bit for bit.")
+def pool_of_the_same_size() -> bool:
+    maps = torch.randn(2, 3, 6, 6)
+    return torch.equal(nn.AdaptiveAvgPool2d(6)(maps), maps)
+
+
+@probe(
+    "`children()[:-1]` of a ResNet does not flatten, and of a DenseNet gives negative values: its ReLU is lost."
+)
+def children_are_not_forward() -> bool:
+    images = torch.randn(1, 3, 64, 64)
+    resnet, densenet = (
+        nn.Sequential(*list(m().eval().children())[:-1]) for m in (models.resnet18, models.densenet121)
+    )
+    return resnet(images).ndim == 4 and bool((densenet(images) < 0).any())

@@ -55,6 +55,9 @@ def stages(model: nn.Module, example: Tensor) -> list[Stage]:
     These are the model's children, or those of its `features`, as long as each takes exactly what the one before
     it gives, and up to the last one with parameters that gives a map (N, C, H, W).
 
+    The trap: what `forward` does after them is no stage. The ReLU at the end of a DenseNet is missing, and only
+    `cut` has it.
+
     Raises:
         ValueError: There are no two such stages, as in a vision transformer.
 
@@ -114,7 +117,12 @@ def assemble(model: nn.Module, example: Tensor, plan: Assembly) -> MultiHead:
         >>> [scores.shape for scores in network(torch.zeros(4, 3, 64, 64))]
         [torch.Size([4, 5]), torch.Size([4, 5])]
     """
-    found = stages(model, example)
+    heads = heads_of(model, stages(model, example), plan)
+    return MultiHead(cut(model, plan.after), heads, shared=plan.rest == "shared")
+
+
+def heads_of(model: nn.Module, found: list[Stage], plan: Assembly) -> list[nn.Module]:
+    """Return the heads of a plan, given the stages of the model."""
     names = [stage.name for stage in found]
     if plan.after not in names:
         raise ValueError(f"there is no stage {plan.after!r}; {nearest(plan.after, names)}")
@@ -129,5 +137,4 @@ def assemble(model: nn.Module, example: Tensor, plan: Assembly) -> MultiHead:
         rest = copy.deepcopy(rest) if plan.rest == "own" else rest
         return nn.Sequential(*rest, POOLS[plan.pool](1), nn.Flatten(), nn.Linear(inputs, plan.num_classes))
 
-    heads = [head() for _ in range(plan.heads)]
-    return MultiHead(cut(model, plan.after), heads, shared=plan.rest == "shared")
+    return [head() for _ in range(plan.heads)]

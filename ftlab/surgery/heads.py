@@ -14,6 +14,7 @@ def head_names(model: nn.Module, example: Tensor | None = None) -> list[str]:
     """Return the names of the layers that give a number per class; the model is not changed.
 
     These are the last layer and, before it, those of auxiliary classifiers: two in GoogLeNet, one in Inception.
+    An auxiliary classifier is a part whose name begins with "aux".
 
     The trap: without `example` the *order in which the layers were made* decides, for a module knows no other.
     That is right for every classification model of torchvision. Give an example for a model of your own: then

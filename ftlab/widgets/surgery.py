@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ftlab.surgery import Assembly, MultiHead, assemble, stages
-from ftlab.surgery.dry import dry_run, on_meta
+from ftlab.surgery.assembly import heads_of
+from ftlab.surgery.dry import on_meta
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel
 
@@ -49,22 +50,18 @@ class SurgeryPanel(Panel):
         self._blank = on_meta(model)
         self._stages = {stage.name: stage for stage in stages(model, self.example)}
         self._built: dict[Assembly, MultiHead] = {}
-        wide = {"style": {"description_width": "110px"}, "layout": {"width": "440px"}}
-        self.after = w.Dropdown(
-            options=[(_label(s), s.name) for s in self._stages.values()], description="cut after"
-        )
-        self.rest = w.Dropdown(options=_RESTS, description="a head begins with", **wide)
-        self.pool = w.ToggleButtons(options=_POOLS, description="pool")
-        self.pool.style.button_width = "90px"
-        self.heads = w.IntSlider(value=1, min=1, max=10, description="heads", **wide)
-        self.classes = w.BoundedIntText(value=10, min=1, max=1000, description="classes", **wide)
-        self.after.value = list(self._stages)[-1]
-        for control in (self.after, self.rest):
-            control.style.description_width, control.layout.width = "110px", "440px"
-        self.pool.style.description_width = "110px"
+        options = [(_label(stage), name) for name, stage in self._stages.items()]
+        self.after = w.Dropdown(options=options, value=options[-1][1], description="cut after")
+        self.rest = w.Dropdown(options=_RESTS, description="a head begins with")
+        self.pool = w.Dropdown(options=_POOLS, description="pool")
+        self.heads = w.IntSlider(value=1, min=1, max=10, description="heads")
+        self.classes = w.BoundedIntText(value=10, min=1, max=1000, description="classes")
+        controls = [self.after, self.rest, self.pool, self.heads, self.classes]
+        for control in controls:
+            control.style.description_width, control.layout.width = "130px", "460px"
         self.network = w.HTML()
-        super().__init__(self.after, self.rest, self.pool, self.heads, self.classes, self.network)
-        for control in (self.after, self.rest, self.pool, self.heads, self.classes):
+        super().__init__(*controls, self.network)
+        for control in controls:
             self.on(control)
 
     @property
@@ -83,27 +80,30 @@ class SurgeryPanel(Panel):
 
     def _network(self) -> MultiHead:
         """Return the network without numbers: it has shapes and counts."""
-        if self.plan not in self._built:
+        plan, names = self.plan, list(self._stages)
+        if plan not in self._built:
+            kept = [self._blank.get_submodule(name) for name in names[: names.index(plan.after) + 1]]
             with torch.device("meta"):
-                self._built = {self.plan: assemble(self._blank, self.example, self.plan)}
-        return self._built[self.plan]
+                heads = heads_of(self._blank, list(self._stages.values()), plan)
+            self._built = {plan: MultiHead(nn.Sequential(*kept), heads, shared=True)}
+        return self._built[plan]
 
     def _render(self) -> None:
         network = self._network()
         features = self._stages[self.after.value].shape
-        scores = dry_run(network, self.example)
+        scores = (features[0], self.classes.value)
         rows = [
             ("images", tuple(self.example.shape), None),
             (f"backbone, to {self.after.value}", features, _size(network.backbone)),
-            *[(self._head_line(i), tuple(s.shape), _size(network.heads[i])) for i, s in enumerate(scores)],
+            *[(self._head_line(i), scores, _size(head)) for i, head in enumerate(network.heads)],
         ]
         total, every = _size(network), _size(network.backbone) + sum(_size(head) for head in network.heads)
         self.network.value = _table(rows, total) + _note(network, total, every)
 
     def _head_line(self, number: int) -> str:
         later = self._later() if self.plan.rest != "none" else []
-        parts = [*([f"{later[0]} to {later[-1]}" if len(later) > 1 else later[0]] if later else [])]
-        return f"head {number}: " + ", ".join([*parts, f"{self.pool.label} pool", "linear"])
+        parts = [" to ".join(dict.fromkeys([later[0], later[-1]]))] if later else []
+        return f"head {number}: " + ", ".join([*parts, _POOL_WORDS[self.pool.value], "linear"])
 
     def describe(self) -> str:
         """Return where the model is cut, what the heads are, and how many parameters there are."""
@@ -129,6 +129,7 @@ class SurgeryPanel(Panel):
         return imports + "import torch\nfrom torch import nn\n\n" + (_BOTH if plan.pool == "both" else "") + lines
 
 
+_POOL_WORDS = {"average": "average pool", "maximum": "maximum pool", "both": "both pools"}
 _POOL_CODE = {"average": "nn.AdaptiveAvgPool2d(1)", "maximum": "nn.AdaptiveMaxPool2d(1)", "both": "BothPools()"}
 
 _BOTH = """
@@ -183,8 +184,13 @@ def _table(rows: list[tuple[str, tuple[int, ...], int | None]], total: int) -> s
         bar = f'<div class="ftlab-bar" aria-hidden="true"><div style="width: {share:.0%}"></div></div>'
         cells = [escape(name), " × ".join(map(str, shape)), "" if size is None else f"{size:,}"]
         cells.append("" if size is None else bar)
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        lines.append("<tr>" + "".join(map(_cell, cells)) + "</tr>")
     return f"<table>{''.join(lines)}</table>"
+
+
+def _cell(text: str) -> str:
+    number = text.replace(",", "").isdigit()
+    return f'<td style="text-align: right">{text}</td>' if number else f"<td>{text}</td>"
 
 
 def _note(network: MultiHead, total: int, every: int) -> str:
