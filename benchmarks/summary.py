@@ -2,7 +2,7 @@
 
     python benchmarks/summary.py [model ...]
 
-Each of them runs in a process of its own, on the same model with 224 pixels, one image, one thread; the model is built
+Each runs in a process of its own, on the same model with 224 pixels, one image, one thread; the model is built
 before, and only the look is measured: wall time, and by how much the memory of the process rose at its peak.
 The first look also loads code. What it did to a model in training whose first batch norm is held in eval mode is
 looked up afterwards. torchsummary is no dependency of ftlab: `pip install torchsummary`; without it the run ends
