@@ -45,7 +45,8 @@ def summarize(
     requires_grad as it is: what is counted is a training step as you would do it now.
 
     The trap: activations depend on the mode and on what is frozen. In a model that is to be trained, summarize
-    it as it will be trained. The model's own forward hooks are not called.
+    it as it will be trained. The model's own forward hooks are not called. While it is counted, the model has
+    tensors without values in its place: do not train it in another thread at the same time.
 
     Args:
         model: Any module.
