@@ -2,11 +2,11 @@
 
     python benchmarks/summary.py [model ...]
 
-Each of them runs in a process of its own, on the same model with 224 pixels, one image, one thread; the model is
-built before, and only the look is measured: wall time, and by how much the memory of the process rose at its peak.
-It is the second look that is timed, since the first one loads code. What it did to a model in training whose first
-batch norm is held in eval mode is looked up afterwards. torchsummary is no dependency of ftlab:
-`pip install torchsummary`; without it the run ends with that sentence.
+Each runs in a process of its own, on the same model with 224 pixels, one image, one thread; the model is built
+before, and only the look is measured: wall time, and by how much the memory of the process rose at its peak.
+The first look also loads code. What it did to a model in training whose first batch norm is held in eval mode is
+looked up afterwards. torchsummary is no dependency of ftlab: `pip install torchsummary`; without it the run ends
+with that sentence.
 """
 
 import contextlib
@@ -47,6 +47,11 @@ def look(tool, model):
     return int(said.getvalue().split("Total params:")[1].split()[0].replace(",", "")), None
 
 
+def on_meta(name):
+    with torch.device("meta"):
+        return models.get_model(name)
+
+
 class Peak:
     """Watch the memory of this process from a thread."""
 
@@ -70,9 +75,7 @@ class Peak:
 
 def measure(tool, name):
     torch.set_num_threads(1)
-    with torch.device("meta"):
-        model = models.get_model(name)
-    model = model.to_empty(device="cpu").train()
+    model = on_meta(name).to_empty(device="cpu").train()
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.fill_(0.01 if tensor.is_floating_point() else 0)
@@ -122,8 +125,8 @@ def main(*names):
     rows = [row(tool, name) for name in names for tool in ("ftlab", "torchinfo", "torchsummary")]
     headers = ["model", "tool", "first look (s)", "second (s)", "memory rose by (MiB)"]
     headers += ["parameters", "G multiply-adds", "changed in the model"]
-    published = [models.get_model_weights(name).DEFAULT.meta["num_params"] for name in names]
-    note = "torchvision's own count of parameters: " + ", ".join(f"{number:,}" for number in published)
+    counts = [sum(p.numel() for p in on_meta(name).parameters()) for name in names]
+    note = "PyTorch's own count of parameters: " + ", ".join(f"{number:,}" for number in counts)
     print(Table(headers, rows, title="One image of 224 pixels, one thread", note=note))
 
 

@@ -148,7 +148,7 @@ def test_the_learners_own_hooks_are_not_called_and_stay():
 )
 def test_totals_add_up_to_the_rows(model, example):
     found = summarize(model, example)
-    for kind in ("parameters", "trainable", "multiply_adds", "activations"):
+    for kind in ("parameters", "trainable", "buffers", "multiply_adds", "activations"):
         assert sum(getattr(row, f"own_{kind}") for row in found.rows) == getattr(found.rows[0], kind)
         for row in found.rows:
             below = [
@@ -274,6 +274,29 @@ def test_lists_of_modules_that_nobody_calls_have_no_calls():
     found = summarize(Bare(), WORDS)
     assert found["blocks"].calls == 0
     assert found["blocks"].outputs == ()
+
+
+def test_the_learning_rate_of_each_block_is_shown_and_what_the_optimizer_has_not():
+    model = models.resnet18()
+    freeze(model, "layer1", batch_norm="train")
+    groups = [{"params": model.layer4.parameters(), "lr": 1e-4}, {"params": model.fc.parameters()}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    before = copy.deepcopy(optimizer.state_dict())
+    found = summarize(model, (1, 3, 64, 64), optimizer=optimizer)
+    rates = {path: found[path].lr for path in ("layer1", "layer2", "layer4", "fc", "relu", "")}
+    assert rates == {
+        "layer1": "", "layer2": "none", "layer4": "0.0001", "fc": "0.001", "relu": "", "": "none, 0.0001, 0.001",
+    }  # fmt: skip
+    assert optimizer.state_dict() == before
+    assert found.table().headers[-1] == "lr"
+    assert "lr 0.0001" in found._repr_html_()
+    assert summarize(model, (1, 3, 64, 64)).table().headers[-1] == "activations"
+
+
+def test_buffers_are_counted_per_block():
+    found = summarize(models.resnet18(), (1, 3, 64, 64))
+    assert (found["bn1"].buffers, found["conv1"].buffers) == (129, 0)
+    assert found.rows[0].buffers == sum(b.numel() for b in models.resnet18().buffers())
 
 
 def test_what_does_not_fit_is_explained():

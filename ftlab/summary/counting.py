@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (
 from torch.func import functional_call
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,7 +31,13 @@ from .rows import Own, finish, join, own_rows
 _ASKS = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 
 
-def summarize(model: nn.Module, example: Any, *, keywords: dict[str, Any] | None = None) -> ModelSummary:
+def summarize(
+    model: nn.Module,
+    example: Any,
+    *,
+    keywords: dict[str, Any] | None = None,
+    optimizer: Optimizer | None = None,
+) -> ModelSummary:
     """Count parameters, work and memory of every block; the model is not changed, not even by running it.
 
     The model runs on tensors without values: neither its memory nor its time is needed, and no statistic, no
@@ -38,7 +45,8 @@ def summarize(model: nn.Module, example: Any, *, keywords: dict[str, Any] | None
     requires_grad as it is: what is counted is a training step as you would do it now.
 
     The trap: activations depend on the mode and on what is frozen. In a model that is to be trained, summarize
-    it as it will be trained. The model's own forward hooks are not called.
+    it as it will be trained. The model's own forward hooks are not called. While it is counted, the model has
+    tensors without values in its place: do not train it in another thread at the same time.
 
     Args:
         model: Any module.
@@ -47,6 +55,7 @@ def summarize(model: nn.Module, example: Any, *, keywords: dict[str, Any] | None
             arguments. Of a tensor only shape, type and device matter. A size means the model's own floating
             type and device.
         keywords: Keyword arguments beside a tuple of others.
+        optimizer: Show for each block the learning rate that this optimizer has for it, or that it has none.
 
     Raises:
         ValueError: If the model has parameters without a shape yet (lazy modules).
@@ -72,7 +81,7 @@ def summarize(model: nn.Module, example: Any, *, keywords: dict[str, Any] | None
         shapes = _run(model, example, keywords or {}, found)
     finally:
         attributes.restore()
-    return ModelSummary.of(type(model).__name__, finish(model, found), model, shapes)
+    return ModelSummary.of(type(model).__name__, finish(model, found, optimizer), model, shapes)
 
 
 def _refuse_lazy(model: nn.Module) -> None:

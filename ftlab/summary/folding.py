@@ -51,7 +51,8 @@ def _line(row: Row, whole: Row) -> str:
     name = f"<b>{escape(row.name or 'model')}</b> {escape(row.kind)}"
     name += f" ×{row.calls}" if row.calls > 1 else ""
     tied = f" is {escape(', '.join(row.tied))}" if row.tied else ""
-    state = ", ".join(filter(None, (row.state, row.mode))) + tied
+    rate = f"lr {row.lr}" if row.lr else ""
+    state = ", ".join(filter(None, (row.state, row.mode, rate))) + tied
     cells = [_cell(name, 30 - row.depth)]  # what lies deeper begins further right, and its numbers stay in line
     for kind, unit in (("parameters", "{:,}".format), ("multiply_adds", count), ("activations", memory)):
         part, total = getattr(row, kind), getattr(whole, kind)

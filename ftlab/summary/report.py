@@ -108,8 +108,8 @@ class ModelSummary:
         A row has the sum of what lies in it, so the rows of one depth add up, not all rows.
         """
         shown = self._shown(depth)
-        lines = [_cells(row) for row in shown]
-        return Table(HEADERS, lines, title=self._title(), note=self._note(shown))
+        headers, lines = self._lines(shown)
+        return Table(headers, lines, title=self._title(), note=self._note(shown))
 
     def memory(self) -> Table:
         """Return what one training step needs, in memory."""
@@ -132,14 +132,20 @@ class ModelSummary:
 
     def to_markdown(self, depth: int | None = None) -> str:
         """Return the table for a README or an issue."""
-        lines = [_cells(row) for row in self._shown(depth)]
-        body = tabulate(lines, HEADERS, tablefmt="pipe", intfmt=",", disable_numparse=[2, 6, 7])
+        headers, lines = self._lines(self._shown(depth))
+        texts = [column for column, header in enumerate(headers) if header != "parameters"]
+        body = tabulate(lines, headers, tablefmt="pipe", intfmt=",", disable_numparse=texts)
         return f"{self._title()}\n\n{body}\n"
 
     def _shown(self, depth: int | None) -> list[Row]:
         if depth is None:
             depth = next((d for d in (3, 2) if sum(row.depth <= d for row in self.rows) <= 40), 1)
         return [row for row in self.rows if row.depth <= depth]
+
+    def _lines(self, shown: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+        if not any(row.lr for row in self.rows):
+            return HEADERS, [_cells(row) for row in shown]
+        return [*HEADERS, "lr"], [[*_cells(row), row.lr] for row in shown]
 
     def _title(self) -> str:
         frozen = "all trainable" if self.trainable_params == self.total_params else "trainable"
@@ -148,10 +154,10 @@ class ModelSummary:
         return line + f"{count(self.multiply_adds)} multiply-adds"
 
     def _note(self, shown: Sequence[Row]) -> str:
-        state = self.optimizer_bytes["Adam, AdamW"]
+        adam = self.optimizer_bytes["Adam, AdamW"]
         line = f"A training step: parameters {memory(self.parameter_bytes)}, "
         line += f"gradients {memory(self.gradient_bytes)}, activations {memory(self.activations)}; "
-        line += f"Adam adds {memory(state)}."
+        line += f"Adam adds {memory(adam)}."
         hidden = len(self.rows) - len(shown)
         return line + (f" {hidden} blocks are folded: .table(depth=...) shows them." if hidden else "")
 

@@ -160,13 +160,18 @@ def _details(row: Row, found: ModelSummary) -> str:
     line += f", called {row.calls} times" if row.calls > 1 else ""
     if row.mode and not row.calls:
         line += " is never called itself: its parent uses it in another way, or not at all"
-    for label, part, all_ in (("parameters", row.parameters, whole.parameters),
-                              ("activation memory", row.activations, whole.activations),
-                              ("work", row.multiply_adds, whole.multiply_adds)):  # fmt: skip
-        line += f"; {part / all_ if all_ else 0:.1%} of the {label}"
+    if row.path:
+        line += f"; {_share(row, whole, 'parameters')} of the parameters"
+        line += f", {_share(row, whole, 'activations')} of the activation memory"
+        line += f", {_share(row, whole, 'multiply_adds')} of the work"
     line += f"; {row.trainable:,} of {row.parameters:,} parameters are trainable" if row.parameters else ""
     line += f"; shares {', '.join(row.tied)}, counted there" if row.tied else ""
     return line + "."
+
+
+def _share(row: Row, whole: Row, kind: str) -> str:
+    part, total = getattr(row, kind), getattr(whole, kind)
+    return f"{part / total:.1%}" if total else "nothing"
 
 
 def _above(path: str) -> list[str]:
