@@ -8,6 +8,8 @@ import pytest
 import torch
 import torchinfo
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from ftlab import pretrained, training
@@ -335,6 +337,35 @@ def test_a_watched_model_computes_the_same():
         expected = model(images)
         with who_changed(model):
             assert torch.equal(model(images), expected)
+
+
+OPERATIONS = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["train", "eval", "on", "off"])), max_size=12)
+
+
+def apply(model, operations):
+    modules = list(model.modules())
+    for number, operation in operations:
+        module = modules[number]
+        if operation in ("train", "eval"):
+            getattr(module, operation)()
+        else:
+            module.training = operation == "on"
+
+
+@given(OPERATIONS, OPERATIONS)
+@settings(max_examples=50, deadline=None)
+def test_the_changes_replayed_give_the_modes_at_the_end_and_evaluating_undoes_all(before, inside):
+    model = small()
+    apply(model, before)
+    flags = {name: module.training for name, module in model.named_modules()}
+    with evaluating(model), who_changed(model) as log:
+        apply(model, inside)
+    replayed = dict(log.started)
+    for change in log.changes:
+        assert all(replayed[name] != change.training for name in change.modules)
+        replayed.update(dict.fromkeys(change.modules, change.training))
+    assert replayed == log.ended
+    assert flags == {name: module.training for name, module in model.named_modules()}
 
 
 # -- the cost ---------------------------------------------------------------------------------------

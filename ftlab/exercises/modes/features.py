@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ftlab.exercises.behaviour import images, moved, some
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
-from ftlab.modes import evaluating
+from ftlab.modes import evaluating, keep_modes
 
 
 def _backbone() -> nn.Module:
@@ -85,13 +85,8 @@ def _with_evaluating(backbone, batches):
 
 
 def _clone_inside(backbone, batches):
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    with torch.inference_mode():
-        features = torch.cat([backbone(batch).clone() for batch in batches])
-    for module, training in modes:
-        module.training = training
-    return features
+    with evaluating(backbone), torch.inference_mode():
+        return torch.cat([backbone(batch).clone() for batch in batches])
 
 
 def _detach_inference(backbone, batches):
@@ -99,11 +94,8 @@ def _detach_inference(backbone, batches):
 
 
 def _with_graph(backbone, batches):
-    modes = [(module, module.training) for module in backbone.modules()]
-    features = torch.cat([backbone.eval()(batch) for batch in batches])
-    for module, training in modes:
-        module.training = training
-    return features
+    with keep_modes(backbone):
+        return torch.cat([backbone.eval()(batch) for batch in batches])
 
 
 def _in_train_mode(backbone, batches):
