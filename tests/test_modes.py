@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -206,6 +207,13 @@ def test_real_networks_have_a_map_whose_parts_add_up(name):
     assert sum(sum(int(part.rpartition(": ")[2]) for part in row[2].split(", ") if part) for row in rows) == sum(
         bool(effect_of(leaf)) for leaf in leaves
     )
+
+
+def test_a_scripted_model_has_a_map():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.script is on its way out
+        scripted = torch.jit.script(nn.Sequential(nn.Dropout()))
+    assert mode_map(scripted.eval()).modules[1].training is False
 
 
 def test_a_single_layer_and_a_model_without_any_mode_have_a_map():
