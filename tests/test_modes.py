@@ -2,12 +2,15 @@
 
 import contextlib
 import random
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torchinfo
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from ftlab import pretrained, training
@@ -206,6 +209,13 @@ def test_real_networks_have_a_map_whose_parts_add_up(name):
     )
 
 
+def test_a_scripted_model_has_a_map():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.script is on its way out
+        scripted = torch.jit.script(nn.Sequential(nn.Dropout()))
+    assert mode_map(scripted.eval()).modules[1].training is False
+
+
 def test_a_single_layer_and_a_model_without_any_mode_have_a_map():
     assert "statistics move: 1" in repr(mode_map(nn.BatchNorm1d(2)))
     assert "matters to 0 modules" in repr(mode_map(nn.Linear(1, 1)))
@@ -335,6 +345,35 @@ def test_a_watched_model_computes_the_same():
         expected = model(images)
         with who_changed(model):
             assert torch.equal(model(images), expected)
+
+
+OPERATIONS = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["train", "eval", "on", "off"])), max_size=12)
+
+
+def apply(model, operations):
+    modules = list(model.modules())
+    for number, operation in operations:
+        module = modules[number]
+        if operation in ("train", "eval"):
+            getattr(module, operation)()
+        else:
+            module.training = operation == "on"
+
+
+@given(OPERATIONS, OPERATIONS)
+@settings(max_examples=50, deadline=None)
+def test_the_changes_replayed_give_the_modes_at_the_end_and_evaluating_undoes_all(before, inside):
+    model = small()
+    apply(model, before)
+    flags = {name: module.training for name, module in model.named_modules()}
+    with evaluating(model), who_changed(model) as log:
+        apply(model, inside)
+    replayed = dict(log.started)
+    for change in log.changes:
+        assert all(replayed[name] != change.training for name in change.modules)
+        replayed.update(dict.fromkeys(change.modules, change.training))
+    assert replayed == log.ended
+    assert flags == {name: module.training for name, module in model.named_modules()}
 
 
 # -- the cost ---------------------------------------------------------------------------------------

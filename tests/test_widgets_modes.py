@@ -105,7 +105,7 @@ def test_momentum_and_passes_decide_how_far_the_statistics_go(panel):
 
 def test_the_line_and_the_picture_say_it(panel):
     choose(panel, mode="eval")
-    assert repr(panel).startswith("eval mode, grad, 4 images, 1 passes: ")
+    assert repr(panel).startswith("eval mode, grad, 4 images, 1 pass: ")
     assert "looking changed no tensors" in repr(panel)
     assert panel.picture.alt.startswith("In this mode the network says: ")
     assert "<th scope" in panel.to_html()

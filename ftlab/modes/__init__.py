@@ -6,7 +6,7 @@ A mode is a flag on every module, not one on the model. Gradients are another sw
 from ftlab.modes.keeping import evaluating, keep_modes
 from ftlab.modes.log import ModeChange, ModeLog
 from ftlab.modes.mapping import ModeMap, ModuleMode, mode_map
-from ftlab.modes.measuring import ForwardCost, forward_cost
+from ftlab.modes.measuring import ForwardCost, forward_cost, memory_of
 from ftlab.modes.watching import who_changed
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "evaluating",
     "forward_cost",
     "keep_modes",
+    "memory_of",
     "mode_map",
     "who_changed",
 ]

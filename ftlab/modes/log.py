@@ -40,18 +40,22 @@ class ModeLog:
     """The changes of modes while a block of code ran; the repr is the table.
 
     Attributes:
-        changes: What was changed, in order; neighbours by the same line are one.
         forwards: For each forward pass of the model the modules, by name, with their flag at its end.
         started: The flag of each module at the beginning.
         ended: The flag of each module at the end; of the moment, as long as the block runs.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.changes: list[ModeChange] = []
+        self._changes: list[tuple[dict[str, None], tuple]] = []  # names, in order; the rest of a ModeChange
         self.forwards: list[dict[str, bool]] = []
-        self.started = self.ended = _flags(model)
+        self.started, self.ended = _flags(model), _flags(model)
         self._matter = [name for name, module in model.named_modules() if effect_of(module)]
         self._size = len(self.started)
+
+    @property
+    def changes(self) -> list[ModeChange]:
+        """What was changed, in order; neighbours by the same line are one."""
+        return [ModeChange(tuple(names), *rest) for names, rest in self._changes]
 
     @property
     def woken(self) -> list[str]:
@@ -111,13 +115,11 @@ class ModeLog:
         return "".join(_letter([flags[name] for name in names if name in flags]) for flags in self.forwards)
 
     def _changed(self, name: str, training: bool, where: str, source: str, library: str) -> None:
-        change = ModeChange((name,), training, len(self.forwards), where, source, library)
-        last = self.changes[-1] if self.changes else None
-        if last and _without_modules(last) == _without_modules(change) and name not in last.modules:
-            change = ModeChange((*last.modules, name), *_without_modules(change))
-            self.changes.pop()
-        self.changes.append(change)
-        self.ended = {**self.ended, name: training}
+        rest = (training, len(self.forwards), where, source, library)
+        if not self._changes or self._changes[-1][1] != rest or name in self._changes[-1][0]:
+            self._changes.append(({}, rest))
+        self._changes[-1][0][name] = None
+        self.ended[name] = training
 
     def _ran(self, model: nn.Module) -> None:
         flags = _flags(model)
@@ -130,10 +132,6 @@ class ModeLog:
 
 def _flags(model: nn.Module) -> dict[str, bool]:
     return {name: module.training for name, module in model.named_modules()}
-
-
-def _without_modules(change: ModeChange) -> tuple:
-    return tuple(asdict(change).values())[1:]
 
 
 def _letter(flags: list[bool]) -> str:

@@ -115,7 +115,8 @@ def effect_of(module: nn.Module) -> str:
         return (DROPS if module.training else PASSES) if module.p else ""
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return (DROPS if module.training else PASSES) if module.dropout else ""
-    if "training" in getattr(getattr(type(module).forward, "__code__", None), "co_names", ()):
+    forward = getattr(type(module), "forward", None)  # a scripted module has none of Python
+    if "training" in getattr(getattr(forward, "__code__", None), "co_names", ()):
         return f"computes as in {word(module.training)} mode"
     return ""
 

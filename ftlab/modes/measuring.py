@@ -121,6 +121,16 @@ def memory_of(
     """Run `model` once, and return the bytes kept for backward and the bytes alive at the peak.
 
     The forward pass is a real one: batch norm in train mode moves.
+
+    Args:
+        model: Anything that takes the images: a model, or a function such as a whole validation.
+        images: What it is given.
+        gradients: What the pass is made in, such as `torch.no_grad`.
+
+    Example:
+        >>> layer = nn.Linear(8, 4)
+        >>> memory_of(lambda rows: layer(rows).exp(), torch.ones(2, 8))
+        (0, 64)
     """
     with gradients(), _Alive() as alive:
         output = model(images)

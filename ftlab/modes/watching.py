@@ -10,6 +10,7 @@ from pathlib import Path
 from sysconfig import get_path
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -75,13 +76,13 @@ class _Watch:
 
     def __init__(self, model: nn.Module, log: ModeLog) -> None:
         self.model, self.log = model, log
-        self.names: dict[int, str] = {}
+        self.names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
     def name_of(self, module: nn.Module) -> str | None:
         """Return the name of a module; None if it is not one of this model's."""
-        if id(module) not in self.names:  # at first, and for one that was added since
-            self.names = {id(inside): name for name, inside in self.model.named_modules()}
-        return self.names.get(id(module))
+        if module not in self.names:  # at first, and for one that was added since
+            self.names.update({inside: name for name, inside in self.model.named_modules()})
+        return self.names.get(module)
 
 
 def _add(watch: _Watch) -> None:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from ftlab.probes import probe
 
@@ -157,6 +158,31 @@ def eval_norm_learns() -> bool:
 def train_wakes_all() -> bool:
     model = nn.Sequential(_norm().eval(), nn.Sequential(_norm().eval()))
     return all(module.training for module in model.train().modules())
+
+
+@probe("`eval()` of a part holds the norms of that part alone, and only until the next `train()` of the whole.")
+def eval_of_a_part() -> bool:
+    model = nn.Sequential(_norm(), nn.Sequential(_norm()))
+    model[1].eval()
+    alone = _moves(model[0]) and not _moves(model[1])
+    return alone and _moves(model.train()[1])
+
+
+@probe("`for module in model.modules(): module.eval()` is `model.eval()`: dropout is off too.")
+def eval_of_all_modules() -> bool:
+    model = nn.Sequential(_norm(), nn.Dropout())
+    for module in model.modules():
+        module.eval()
+    return not any(module.training for module in model.modules())
+
+
+@probe("FrozenBatchNorm2d of torchvision takes over a batch norm's state and does not ask for the mode.")
+def frozen_batch_norm() -> bool:
+    norm, frozen = nn.BatchNorm2d(3), FrozenBatchNorm2d(3)
+    norm(torch.randn(4, 3, 2, 2) + 5)
+    frozen.load_state_dict(norm.state_dict())
+    images = torch.randn(4, 3, 2, 2)
+    return not list(frozen.parameters()) and torch.equal(frozen.train()(images), frozen.eval()(images))
 
 
 @probe("A module that is put into a model in eval mode is in train mode itself.")

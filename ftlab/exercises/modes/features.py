@@ -1,13 +1,15 @@
-"""Transfer: switches set for a purpose. Features to keep, uncertainty by dropout, statistics of other images."""
+"""Transfer: switches set for a purpose. Features to keep, and uncertainty by dropout."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ftlab.exercises.behaviour import images, moved, snapshot, some
+from ftlab.exercises.behaviour import images, moved, some
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
-from ftlab.modes import evaluating
+from ftlab.modes import evaluating, keep_modes
 
 
 def _backbone() -> nn.Module:
@@ -83,13 +85,8 @@ def _with_evaluating(backbone, batches):
 
 
 def _clone_inside(backbone, batches):
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    with torch.inference_mode():
-        features = torch.cat([backbone(batch).clone() for batch in batches])
-    for module, training in modes:
-        module.training = training
-    return features
+    with evaluating(backbone), torch.inference_mode():
+        return torch.cat([backbone(batch).clone() for batch in batches])
 
 
 def _detach_inference(backbone, batches):
@@ -97,11 +94,8 @@ def _detach_inference(backbone, batches):
 
 
 def _with_graph(backbone, batches):
-    modes = [(module, module.training) for module in backbone.modules()]
-    features = torch.cat([backbone.eval()(batch) for batch in batches])
-    for module, training in modes:
-        module.training = training
-    return features
+    with keep_modes(backbone):
+        return torch.cat([backbone.eval()(batch) for batch in batches])
 
 
 def _in_train_mode(backbone, batches):
@@ -211,8 +205,6 @@ def _expect_all_dropouts(answer) -> None:
 
 
 def _sample_by_copy(model, images, samples):
-    import copy
-
     awake = copy.deepcopy(model).eval()
     awake.apply(lambda module: module.train() if isinstance(module, nn.Dropout) else None)
     with torch.inference_mode():
@@ -327,154 +319,3 @@ def sample_predictions(model: nn.Module, images: torch.Tensor, samples: int) -> 
     for module in dropouts:
         module.eval()
     return found
-
-
-def check_recalibrate(answer):
-    """The statistics of each batch norm against the mean over all batches; parameters, modes, momentum."""
-    model = SmallResNet()
-    model.fc = nn.Sequential(nn.Dropout(0.5), model.fc)
-    model.eval()
-    batches = [images() * 2 + 3 for _ in range(5)]
-    before, modes = snapshot(model), _modes_of(model)
-    momenta = [module.momentum for module in model.modules() if isinstance(module, _BatchNorm)]
-    wanted = _mean_over(model, batches)
-    moving = moved(model, lambda: answer(model, batches))
-    parameters = {name for name, _ in model.named_parameters()} & moving
-    if parameters:
-        raise Wrong(f"{some(parameters)} moved: parameters were trained.", ask="What moves without an optimizer?")
-    if not any("running" in name for name in moving):
-        ask = "In which mode does batch norm write down what it sees?"
-        raise Wrong("No statistic moved.", ask=ask)
-    _expect_mean(model.bn1, wanted, before["bn1.running_mean"])
-    if _modes_of(model) != modes:
-        raise Wrong("The model came in eval mode, and is not in it any more.", ask="What comes after the loop?")
-    if [m.momentum for m in model.modules() if isinstance(m, _BatchNorm)] != momenta:
-        raise Wrong("The momentum of the batch norms is another one now.", ask="Who will train this model next?")
-
-
-def _mean_over(model: nn.Module, batches: list[Tensor]) -> Tensor:
-    return torch.stack([model.conv1(batch).mean((0, 2, 3)) for batch in batches]).mean(0).detach()
-
-
-def _expect_mean(norm: nn.Module, wanted: Tensor, old: Tensor) -> None:
-    found = norm.running_mean
-    if torch.allclose(found, wanted, atol=1e-3):
-        return
-    share = ((found - old) / (wanted - old)).median().item()
-    text = f"The stored mean of `bn1` is not that of the images; it went {share:.0%} of the way."
-    raise Wrong(text, ask="How much of a new batch does a `momentum` of 0.1 take, and what does `None` mean?")
-
-
-def _with_update_bn(model, batches):
-    torch.optim.swa_utils.update_bn(batches, model)
-    model.eval()
-
-
-def _by_hand_with_one_over_n(model, batches):
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-    with torch.no_grad():
-        for number, batch in enumerate(batches, start=1):
-            for norm in norms:
-                norm.momentum = 1 / number
-            model(batch)
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.eval()
-        norm.momentum = momentum
-
-
-def _passes_in_eval(model, batches):
-    with torch.no_grad():
-        for batch in batches:
-            model(batch)
-
-
-def _one_round(model, batches):
-    model.train()
-    with torch.no_grad():
-        for batch in batches:
-            model(batch)
-    model.eval()
-
-
-def _no_reset(model, batches):
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.num_batches_tracked.fill_(3)
-        norm.momentum = None
-    _one_round(model, batches)
-    for norm in norms:
-        norm.momentum = 0.1
-
-
-def _only_the_last_batch(model, batches):
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    _one_round(model, batches)
-    for norm in norms:
-        norm.momentum = 0.1
-
-
-def _momentum_stays_none(model, batches):
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None
-    _one_round(model, batches)
-
-
-def _stays_in_train(model, batches):
-    torch.optim.swa_utils.update_bn(batches, model)
-    model.train()
-
-
-def _trains_it(model, batches):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    model.train()
-    for batch in batches:
-        optimizer.zero_grad()
-        model(batch).square().mean().backward()
-        optimizer.step()
-    model.eval()
-
-
-@exercise(
-    check=check_recalibrate,
-    broken=_one_round,
-    hints=[
-        "With a momentum of 0.1, how much of the old mean is left after 5 batches? Work it out: 0.9 ** 5.",
-        "`momentum=None` makes a batch norm keep the plain mean over all batches since its last reset.",
-        "`reset_running_stats()`, then `momentum = None`, then the loop; and the old momentum back afterwards.",
-    ],
-    also_right=[_with_update_bn, _by_hand_with_one_over_n],
-    mistakes=[
-        Mistake(_passes_in_eval, says="No statistic moved"),
-        Mistake(_no_reset, says="of the way"),
-        Mistake(_only_the_last_batch, says="of the way"),
-        Mistake(_momentum_stays_none, says="momentum of the batch norms is another one"),
-        Mistake(_stays_in_train, says="is not in it any more"),
-        Mistake(_trains_it, says="parameters were trained"),
-    ],
-    remember="Statistics can be learnt without a loss: `torch.optim.swa_utils.update_bn` does just this.",
-)
-def recalibrate(model: nn.Module, batches: list) -> None:
-    """Repair: give each batch norm of `model` the statistics of the images in `batches`, and change nothing else.
-
-    The stored mean shall be the plain mean over the batches, however few they are, without what was stored
-    before. `model` comes in eval mode and is in eval mode afterwards, with the momentum that it had.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    model.train()
-    with torch.no_grad():
-        for batch in batches:
-            model(batch)
-    model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -126,7 +126,10 @@ class ModesPanel(Panel):
             "kept for backward": f"{seen.kept / MIB:.1f} MiB of {seen.peak / MIB:.1f} MiB at the peak",
             "a backward": backward,
         }
-        cells = [f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in rows.items()]
+        cells = [
+            f'<tr><th scope="row" style="text-align: left">{escape(k)}</th><td>{escape(v)}</td></tr>'
+            for k, v in rows.items()
+        ]
         return f"<table>{''.join(cells)}</table>"
 
     def _moved(self, seen: Seen) -> str:
@@ -137,7 +140,8 @@ class ModesPanel(Panel):
     def describe(self) -> str:
         """Return what the network says now and in eval mode, and what looking has changed."""
         now = self.settings
-        line = f"{now.mode} mode, {now.gradients}, {now.batch} images, {now.passes} passes: "
+        images, passes = _count(now.batch, "image"), _count(now.passes, "pass", "passes")
+        line = f"{now.mode} mode, {now.gradients}, {images}, {passes}: "
         seen = self._known.get(now)
         if isinstance(seen, Exception):
             return f"{line}{type(seen).__name__}"
@@ -169,6 +173,10 @@ for _ in range({now.passes}):
     with {around}:
         logits = model(images[:{now.batch}])
 print(logits[0].softmax(0).topk(3))"""
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _example() -> tuple[nn.Module, Tensor, list[str]]:
