@@ -34,9 +34,9 @@ def test_pretrained_is_played_by_a_learner(notebook):
     # a picture of one's own
     file = io.BytesIO()
     Image.new("RGB", (80, 60), "orange").save(file, "PNG")
-    panel.locator('input[type="file"]').set_input_files(
-        {"name": "orange.png", "mimeType": "image/png", "buffer": file.getvalue()}
-    )
+    with nb.page.expect_file_chooser() as chooser:
+        panel.get_by_role("button", name="Your own picture").click()
+    chooser.value.set_files({"name": "orange.png", "mimeType": "image/png", "buffer": file.getvalue()})
     expect(line).to_contain_text("orange.png, efficientnet_lite0")
     panel.get_by_label("picture", exact=True).select_option("rocket")
     panel.get_by_role("button", name="Show the code").click()
