@@ -40,7 +40,7 @@ def test_pretrained_is_played_by_a_learner(notebook):
     expect(line).to_contain_text("orange.png, efficientnet_lite0")
     panel.get_by_label("picture", exact=True).select_option("rocket")
     panel.get_by_role("button", name="Show the code").click()
-    expect(panel).to_contain_text("prepare = weights.transforms(mean=(0.0, 0.0, 0.0)")
+    expect(panel).to_contain_text("prepare = weights.transforms(mean=(0.0,) * 3, std=(1 / 255,) * 3)")
     nb.screenshot("pretrained-panel-code", of=panel)
 
     # a wrong answer is named, a right one passes
