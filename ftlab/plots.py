@@ -172,7 +172,7 @@ def seen_and_said(picture, seen: Sequence, titles: Sequence[str], answers: Seque
     for ax, image, title in zip(axes[0], [picture, *seen], ["the picture", *titles], strict=True):
         ax.imshow(_array(image), cmap="gray")
         ax.set_title(title, fontsize=9)
-        ax.axis("off")
+        ax.set(xticks=[], yticks=[])  # the frame stays: a white image would be none on a white page
     axes[1, 0].axis("off")
     for ax, answer in zip(axes[1, 1:], answers, strict=True):
         _bars(ax, answer)

@@ -17,7 +17,8 @@ def preprocessing_code(entry: WeightsEnum, name: str, mistake: str) -> str:
         # `image` is a PIL image in RGB
         weights = get_model_weights("resnet18").IMAGENET1K_V1
         model = get_model("resnet18", weights=weights).eval()
-        prepare = weights.transforms(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # WRONG: no normalisation
+        # WRONG: no normalisation; right is weights.transforms()
+        prepare = weights.transforms(mean=(0.0,) * 3, std=(1.0,) * 3)
         <BLANKLINE>
         with torch.no_grad():
             probabilities = model(prepare(image)[None]).softmax(1)[0]
@@ -25,7 +26,7 @@ def preprocessing_code(entry: WeightsEnum, name: str, mistake: str) -> str:
         said = {weights.meta["categories"][i]: p.item() for p, i in zip(*best)}
         print(said)
     """
-    arguments = ", ".join(f"{key}={value!r}" for key, value in changes(mistake, entry).items())
+    arguments = ", ".join(f"{key}={_written(value)}" for key, value in changes(mistake, entry).items())
     imports = ["import torch", "from torchvision.models import get_model, get_model_weights"]
     if name == "efficientnet_lite0":
         imports.append("import ftlab.pretrained  # makes efficientnet_lite0 known to torchvision")
@@ -35,11 +36,11 @@ def preprocessing_code(entry: WeightsEnum, name: str, mistake: str) -> str:
         imports.append("from PIL import Image")
         lines.append('exchanged = Image.merge("RGB", image.split()[::-1])  # WRONG: red and blue exchanged')
         given = "exchanged"
-    wrong = f"  # WRONG: {mistake}" if arguments else ""
     lines += [
         f'weights = get_model_weights("{name}").{entry.name}',
         f'model = get_model("{name}", weights=weights).eval()',
-        f"prepare = weights.transforms({arguments}){wrong}",
+        *([f"# WRONG: {mistake}; right is weights.transforms()"] if arguments else []),
+        f"prepare = weights.transforms({arguments})",
         "",
         "with torch.no_grad():",
         f"    probabilities = model(prepare({given})[None]).softmax(1)[0]",
@@ -48,3 +49,15 @@ def preprocessing_code(entry: WeightsEnum, name: str, mistake: str) -> str:
         "print(said)",
     ]
     return "\n".join([*imports, *lines])
+
+
+def _written(value: tuple[float, ...] | int) -> str:
+    """Return a size or three numbers as one writes them.
+
+    Example:
+        >>> _written((1 / 255,) * 3)
+        '(1 / 255,) * 3'
+    """
+    if not isinstance(value, tuple) or len(set(value)) > 1:
+        return repr(value)
+    return f"({'1 / 255' if value[0] == 1 / 255 else value[0]},) * {len(value)}"

@@ -11,6 +11,7 @@ from ftlab import plots
 from ftlab.data.images import as_rgb, read_image
 from ftlab.pretrained import MISTAKES, as_seen, load, photographs, preprocessing, top_classes, wrong_preprocessing
 from ftlab.pretrained.catalogue import offline_entries, offline_names
+from ftlab.random_state import keep_random_state
 from ftlab.widgets.panel import Panel, Picture
 from ftlab.widgets.pretrained.code import preprocessing_code
 
@@ -74,7 +75,8 @@ class PreprocessingPanel(Panel):
         """The network that was chosen, in eval mode; each is loaded once."""
         name = self.network.value
         if name not in self._models:
-            self._models[name] = load(name, weights=self.entry).eval()
+            with keep_random_state():  # building a model draws random numbers, though the weights replace them
+                self._models[name] = load(name, weights=self.entry).eval()
         return self._models[name]
 
     @property
