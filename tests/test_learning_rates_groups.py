@@ -108,7 +108,7 @@ def test_frozen_parameters_are_left_out_or_taken_along():
     assert len(in_groups(parameter_groups(model, {"fc": 0.1}))) == 2
     both = parameter_groups(model, {"fc": 0.1}, default=0.01, frozen=True)
     assert len(in_groups(both)) == len(list(model.parameters()))
-    with pytest.raises(ValueError, match="'layer4' chooses 6 parameters, all of them frozen"):
+    with pytest.raises(ValueError, match=r"'layer4' chooses \d+ parameters, all of them frozen"):
         parameter_groups(model, {"fc": 0.1, "layer4": 0.2})
 
 
@@ -213,7 +213,7 @@ def test_the_depth_is_the_order_of_the_forward():
         order, handles = [], []
         for depth, (label, _) in enumerate(depths(model)):
             module = model.get_submodule(label.split(", ")[0])
-            handles.append(module.register_forward_hook(lambda *_, depth=depth: order.append(depth)))
+            handles.append(module.register_forward_hook(lambda *_, depth=depth, order=order: order.append(depth)))
         model.eval()(torch.zeros(1, 3, 32, 32))
         assert order == sorted(order)
         assert len(order) == len(handles)
@@ -376,7 +376,7 @@ def test_every_optimizer_can_be_looked_at_before_and_after_a_step(kind):
     found = xray(model, optimizer)
     assert found.ok
     assert any(tensor.state for tensor in found.tensors) == bool(optimizer.state_dict()["state"])
-    assert {tensor.lr for tensor in found.tensors} == {pytest.approx(0.1)}
+    assert [tensor.lr for tensor in found.tensors] == pytest.approx([0.1] * len(found.tensors))
 
 
 def test_optimizers_are_found_and_their_absence_is_said():
