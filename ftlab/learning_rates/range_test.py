@@ -115,8 +115,8 @@ def range_test(
         per_group: Sweep each group alone, the others at their own rates.
 
     Returns:
-        The curves. `suggestion` is where the mean loss falls steepest, and None if it does not fall by more than
-        the seeds differ.
+        The curves. `suggestion` is where the mean loss falls steepest; None if it falls by less than twice
+        what the seeds differ by.
 
     Raises:
         ValueError: If the limits are no rising rates, or there are no batches.
@@ -212,7 +212,7 @@ def _suggest(rates: list[float], losses: list[list[float]]) -> tuple[float | Non
     lowest = min(range(begin, shared), key=means.__getitem__)
     spread = fmean(max(values) - min(values) for values in zip(*losses, strict=False))
     fall = max(means[begin : lowest + 1]) - means[lowest]
-    if fall <= spread or lowest < begin + 2:
+    if fall <= 2 * spread or lowest < begin + 2:
         return None, f"the mean loss falls by {fall:.2g}, and the seeds differ by {spread:.2g}: it does not tell"
     steepest = min(range(begin + 1, lowest), key=lambda step: means[step + 1] - means[step - 1])
     reason = f"the loss falls steepest here, and is lowest at {rates[lowest]:.2g}"
