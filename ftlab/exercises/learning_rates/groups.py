@@ -114,10 +114,10 @@ def _misspelt_rate(model, new, lr):
         Mistake(_by_children, says="`class_token` is in no group"),
         Mistake(_misspelt_rate, says="got the optimizer's own rate"),
     ],
-    remember="Smaller for what is pretrained, not for the new head; and every parameter in exactly one group.",
+    remember="A tenth is for what is pretrained, not for the new head; every parameter is in one group.",
 )
 def two_rates(model: nn.Module, new: str, lr: float) -> list[dict]:
-    """Write: return parameter groups in which the module named `new` learns at `lr`, all else at a tenth of it.
+    """Write: return groups in which the module named `new` learns at `lr`, and all else at a tenth of it.
 
     `model` is any network, and `new` the name of any module in it, such as "fc" or "features.1". Nothing is frozen.
     """
@@ -217,6 +217,6 @@ def _without_gradient(model, optimizer):
     remember="An optimizer keeps the tensors that it was given, not the model. Look by identity, or use `xray`.",
 )
 def not_trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
-    """Write: return the names of the parameters of `model` that are trainable, and that `optimizer` does not have."""
+    """Write: return the names of the trainable parameters of `model` that `optimizer` does not have."""
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     return {name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owned}

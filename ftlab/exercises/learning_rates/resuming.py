@@ -132,7 +132,7 @@ def check_new_rate(answer):
         raise Wrong("Adam's moments are not those of the saved state.", ask="Who reads `state`?")
     rates = [group["lr"] for group in optimizer.param_groups]
     if rates != [0.05, 0.05]:
-        text = f"The saved state had 0.001, the new rate is 0.05, and the groups learn at {rates[0]:g} and {rates[1]:g}."
+        text = f"The old rate is 0.001, the new one 0.05; the groups learn at {rates[0]:g} and {rates[1]:g}."
         raise Wrong(text, ask="What else than the moments does `load_state_dict` bring along?")
     if str(state) != str(before):
         raise Wrong("The saved state was changed.", ask="Whose dictionary did you write into?")

@@ -135,7 +135,7 @@ def _both_per_epoch(batches, loss, optimizer, scheduler, epochs):
     ],
     remember="Batch loop: optimizer.step(). After it, once per epoch: scheduler.step().",
 )
-def train_epochs(batches, loss, optimizer: torch.optim.Optimizer, scheduler: LRScheduler, epochs: int) -> None:
+def train_epochs(batches, loss, optimizer, scheduler, epochs: int) -> None:
     """Repair: train for `epochs` epochs on a schedule that is counted in epochs.
 
     `loss(batch)` gives the loss of a batch. The first epoch shall have the optimizer's own rate.
@@ -364,7 +364,7 @@ def _cosine_instead(optimizer, epochs, batches):
     ],
     remember="OneCycleLR replaces the rates: one max_lr per group, and as many steps as there are batches.",
 )
-def one_cycle(optimizer: torch.optim.Optimizer, epochs: int, batches: int) -> LRScheduler:
+def one_cycle(optimizer: torch.optim.Optimizer, epochs: int, batches: int) -> torch.optim.lr_scheduler.LRScheduler:
     """Transfer: return a `OneCycleLR` that is stepped once per batch, `batches` times in each of `epochs` epochs.
 
     At its highest point each group shall have the rate that it has in `optimizer` now.

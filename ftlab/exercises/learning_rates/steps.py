@@ -8,7 +8,7 @@ from ftlab.exercises.core import Mistake, Wrong, exercise
 
 
 def check_relative_update(answer):
-    """The result for steps of SGD and of Adam on parameters of different size, and that the step was made once."""
+    """The result for steps of SGD and Adam on parameters of different size, and that `step` was called once."""
     for kind, lr, size in ((SGD, 0.1, 1.0), (SGD, 0.001, 20.0), (Adam, 0.1, 1.0)):
         layer = nn.Linear(6, 4, bias=False)
         nn.init.normal_(layer.weight, std=size)
