@@ -54,7 +54,7 @@ def test_what_is_in_no_group_is_an_error_that_names_it():
 
 def test_what_two_patterns_want_is_an_error_that_names_both():
     model = SmallResNet()
-    with pytest.raises(ValueError, match=r"both 'layer4' and '\*.bias': 'layer4.0.bn1.bias'"):
+    with pytest.raises(ValueError, match=r"both 'layer4' and '\*.bias' choose 'layer4.0.bn1.bias'"):
         parameter_groups(model, {"layer4": 0.1, "*.bias": 0.2}, default=0.01)
 
 
@@ -86,7 +86,7 @@ def test_a_tied_parameter_is_in_one_group_once_and_an_error_under_two():
     groups = parameter_groups(model, {"last": 0.1})
     assert len(in_groups(groups)) == len(set(in_groups(groups))) == 2
     SGD(groups)
-    with pytest.raises(ValueError, match=r"both 'first' and 'last': 'first.weight' = 'last.weight'"):
+    with pytest.raises(ValueError, match=r"both 'first' and 'last' choose 'first.weight' = 'last.weight'"):
         parameter_groups(model, {"first": 0.1, "last": 0.2})
 
 

@@ -119,7 +119,7 @@ def _misspelt_rate(model, new, lr):
 def two_rates(model: nn.Module, new: str, lr: float) -> list[dict]:
     """Write: return groups in which the module named `new` learns at `lr`, and all else at a tenth of it.
 
-    `model` is any network, and `new` the name of any module in it, such as "fc" or "features.1". Nothing is frozen.
+    `model` is any network, `new` the name of any module in it, such as "fc" or "features.1". Nothing is frozen.
     """
     fresh = list(model.get_submodule(new).parameters())
     ids = {id(parameter) for parameter in fresh}

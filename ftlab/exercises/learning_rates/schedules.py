@@ -298,7 +298,7 @@ def keep_ratio() -> tuple[str, str]:
 
 
 def check_one_cycle(answer):
-    """The highest rate of two groups, and where the cycle ends, for 4 epochs of 5 batches stepped once per batch."""
+    """The highest rate of two groups, and where the cycle ends, in 4 epochs of 5 batches, stepped once per batch."""
     optimizer = SGD(
         [{"params": [p], "lr": lr} for p, lr in zip(_weights(2), (0.01, 0.1), strict=True)], momentum=0.9
     )
@@ -364,7 +364,9 @@ def _cosine_instead(optimizer, epochs, batches):
     ],
     remember="OneCycleLR replaces the rates: one max_lr per group, and as many steps as there are batches.",
 )
-def one_cycle(optimizer: torch.optim.Optimizer, epochs: int, batches: int) -> torch.optim.lr_scheduler.LRScheduler:
+def one_cycle(
+    optimizer: torch.optim.Optimizer, epochs: int, batches: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """Transfer: return a `OneCycleLR` that is stepped once per batch, `batches` times in each of `epochs` epochs.
 
     At its highest point each group shall have the rate that it has in `optimizer` now.
