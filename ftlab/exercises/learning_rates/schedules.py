@@ -298,7 +298,7 @@ def keep_ratio() -> tuple[str, str]:
 
 
 def check_one_cycle(answer):
-    """The highest rate of two groups, and where the cycle ends, in 4 epochs of 5 batches, stepped once per batch."""
+    """The highest rate of two groups and the end of the cycle: 4 epochs of 5 batches, stepped per batch."""
     optimizer = SGD(
         [{"params": [p], "lr": lr} for p, lr in zip(_weights(2), (0.01, 0.1), strict=True)], momentum=0.9
     )
