@@ -54,7 +54,7 @@ def test_what_is_in_no_group_is_an_error_that_names_it():
 
 def test_what_two_patterns_want_is_an_error_that_names_both():
     model = SmallResNet()
-    with pytest.raises(ValueError, match=r"both 'layer4' and '\*.bias': 'layer4.0.bn1.bias'"):
+    with pytest.raises(ValueError, match=r"both 'layer4' and '\*.bias' choose 'layer4.0.bn1.bias'"):
         parameter_groups(model, {"layer4": 0.1, "*.bias": 0.2}, default=0.01)
 
 
@@ -86,7 +86,7 @@ def test_a_tied_parameter_is_in_one_group_once_and_an_error_under_two():
     groups = parameter_groups(model, {"last": 0.1})
     assert len(in_groups(groups)) == len(set(in_groups(groups))) == 2
     SGD(groups)
-    with pytest.raises(ValueError, match=r"both 'first' and 'last': 'first.weight' = 'last.weight'"):
+    with pytest.raises(ValueError, match=r"both 'first' and 'last' choose 'first.weight' = 'last.weight'"):
         parameter_groups(model, {"first": 0.1, "last": 0.2})
 
 
@@ -108,7 +108,7 @@ def test_frozen_parameters_are_left_out_or_taken_along():
     assert len(in_groups(parameter_groups(model, {"fc": 0.1}))) == 2
     both = parameter_groups(model, {"fc": 0.1}, default=0.01, frozen=True)
     assert len(in_groups(both)) == len(list(model.parameters()))
-    with pytest.raises(ValueError, match="'layer4' chooses 6 parameters, all of them frozen"):
+    with pytest.raises(ValueError, match=r"'layer4' chooses \d+ parameters, all of them frozen"):
         parameter_groups(model, {"fc": 0.1, "layer4": 0.2})
 
 
@@ -213,7 +213,7 @@ def test_the_depth_is_the_order_of_the_forward():
         order, handles = [], []
         for depth, (label, _) in enumerate(depths(model)):
             module = model.get_submodule(label.split(", ")[0])
-            handles.append(module.register_forward_hook(lambda *_, depth=depth: order.append(depth)))
+            handles.append(module.register_forward_hook(lambda *_, depth=depth, order=order: order.append(depth)))
         model.eval()(torch.zeros(1, 3, 32, 32))
         assert order == sorted(order)
         assert len(order) == len(handles)
@@ -361,7 +361,8 @@ def test_every_optimizer_can_be_looked_at_before_and_after_a_step(kind):
     model = nn.Linear(3, 2, bias=bias)
     optimizer = kind(model.parameters(), lr=0.1)
     assert xray(model, optimizer).ok
-    assert not any(tensor.state for tensor in xray(model, optimizer).tensors)
+    fresh = any(tensor.state for tensor in xray(model, optimizer).tensors)
+    assert fresh == bool(optimizer.state_dict()["state"]) == (kind is torch.optim.Adagrad)
     if kind is torch.optim.SparseAdam:
         model = nn.Embedding(3, 2, sparse=True)
         optimizer = kind(model.parameters(), lr=0.1)
@@ -376,7 +377,7 @@ def test_every_optimizer_can_be_looked_at_before_and_after_a_step(kind):
     found = xray(model, optimizer)
     assert found.ok
     assert any(tensor.state for tensor in found.tensors) == bool(optimizer.state_dict()["state"])
-    assert {tensor.lr for tensor in found.tensors} == {pytest.approx(0.1)}
+    assert [tensor.lr for tensor in found.tensors] == pytest.approx([0.1] * len(found.tensors))
 
 
 def test_optimizers_are_found_and_their_absence_is_said():

@@ -26,11 +26,18 @@ def stepper(model, optimizer):
 
 
 def everything(model, optimizer):
-    return copy.deepcopy((model, optimizer.state_dict())), torch.get_rng_state()
+    gradients = [(p.grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    return copy.deepcopy((model, optimizer.state_dict())), gradients, torch.get_rng_state()
 
 
 def expect_as_before(model, optimizer, before):
-    (old, state), random = before
+    (old, state), gradients, random = before
+    for parameter, copied, (gradient, values) in zip(
+        model.parameters(), old.parameters(), gradients, strict=True
+    ):
+        assert parameter.grad is gradient
+        assert gradient is None or torch.equal(gradient, values)
+        copied.grad = gradient  # a deep copy has none
     assert same_model(model, old) == []
     assert str(optimizer.state_dict()) == str(state)
     assert torch.equal(random, torch.get_rng_state())
@@ -46,7 +53,7 @@ def test_the_ratio_is_that_of_a_real_step():
     step()
     before = everything(model, optimizer)
     found = update_ratio(model, step)
-    (copied, _), _ = before
+    copied = before[0][0]
     assert [p.tolist() for p in model.fc.parameters()] == [p.tolist() for p in copied.fc.parameters()]
     step()
     old, new = (torch.cat([p.detach().flatten() for p in m.fc.parameters()]) for m in (copied, model))

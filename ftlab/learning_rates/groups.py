@@ -148,8 +148,7 @@ def _refuse_twice(model: nn.Module, found: list[nn.Parameter], label: str, chose
     twice = [p for p in found if id(p) in chosen]
     if twice:
         raise ValueError(
-            f"{len(twice)} parameters are chosen by both {chosen[id(twice[0])]!r} and {label!r}: "
-            f"{_some(model, twice)}; a parameter learns at one rate, so let the patterns not overlap"
+            f"both {chosen[id(twice[0])]!r} and {label!r} choose {_some(model, twice)}; patterns must not overlap"
         )
 
 

@@ -1,6 +1,7 @@
 """The learning rate range test: try rates from small to large, a few steps each, and leave no trace."""
 
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -104,7 +105,7 @@ def range_test(
 
     Args:
         model: Is trained in the modes in which it is.
-        batches: A DataLoader, or anything that can be gone through again: images and targets.
+        batches: A DataLoader that shuffles, or a list of batches: images and targets.
         optimizer: Its groups keep the ratio of their rates; the largest one is swept. A rate of 0 stays 0.
         low: The smallest rate.
         high: The largest one.
@@ -114,8 +115,8 @@ def range_test(
         per_group: Sweep each group alone, the others at their own rates.
 
     Returns:
-        The curves. `suggestion` is where the mean loss falls steepest, and None if it does not fall by more than
-        the seeds differ.
+        The curves. `suggestion` is where the mean loss falls steepest; None if it falls by less than twice
+        what the seeds differ by.
 
     Raises:
         ValueError: If the limits are no rising rates, or there are no batches.
@@ -190,9 +191,11 @@ def _set(group: dict, rate: float) -> None:
 
 
 def _again(batches: Iterable) -> Iterator:
+    """Yield batches without end; a list of them is shuffled each time, as a loader does by itself."""
     while True:
         empty = True
-        for batch in batches:
+        listed = isinstance(batches, list | tuple)
+        for batch in random.sample(batches, len(batches)) if listed else batches:
             empty = False
             yield batch
         if empty:
@@ -207,9 +210,9 @@ def _suggest(rates: list[float], losses: list[list[float]]) -> tuple[float | Non
     means = [fmean(seed[step] for seed in losses) for step in range(shared)]
     begin = 3  # the first values of a smoothed curve hang on single batches
     lowest = min(range(begin, shared), key=means.__getitem__)
-    spread = max(abs(seed[lowest] - means[lowest]) for seed in losses)
+    spread = fmean(max(values) - min(values) for values in zip(*losses, strict=False))
     fall = max(means[begin : lowest + 1]) - means[lowest]
-    if fall <= spread or lowest < begin + 2:
+    if fall <= 2 * spread or lowest < begin + 2:
         return None, f"the mean loss falls by {fall:.2g}, and the seeds differ by {spread:.2g}: it does not tell"
     steepest = min(range(begin + 1, lowest), key=lambda step: means[step + 1] - means[step - 1])
     reason = f"the loss falls steepest here, and is lowest at {rates[lowest]:.2g}"

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.optim import LBFGS, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from ftlab.freezing.snapshot import Snapshot
 from ftlab.random_state import keep_random_state
@@ -27,7 +27,7 @@ When = Literal["epoch", "batch", "epoch first"]
 class Mark:
     """Something to look at in a timeline."""
 
-    kind: str  # skipped, per batch, per epoch, cut short, jump, uncovered, constant, woken, ratio, raised
+    kind: str  # skipped, per batch, per epoch, cut short, jump, uncovered, constant, woken, same, raised
     step: int
     text: str
 
@@ -256,6 +256,22 @@ def _judge(found: Timeline, scheduler: LRScheduler | None, start: list[float]) -
     yield from _judge_frequency(found, scheduler)
     yield from _judge_cover(found, scheduler)
     yield from _judge_groups(found, start)
+    if (
+        isinstance(scheduler, OneCycleLR | CyclicLR)
+        and len(set(map(_purpose, scheduler.optimizer.param_groups))) == 1
+    ):
+        text = (
+            "the groups differ in nothing: a scheduler with one max_lr gives it to all; hand over a list of them"
+        )
+        if len(found.groups) > 1:
+            yield Mark("same", 0, text)
+
+
+def _purpose(group: dict) -> str:
+    """Return what a group is for: its options, but for its name and what lies in it."""
+    return str(
+        {key: group[key] for key in sorted(group) if key not in ("name", "params", "param_names", "depth")}
+    )
 
 
 def _judge_frequency(found: Timeline, scheduler: LRScheduler) -> Iterator[Mark]:
@@ -318,9 +334,6 @@ def _judge_groups(found: Timeline, start: list[float]) -> Iterator[Mark]:
         if first == 0 and any(column):
             at = next(step for step, rate in enumerate(column) if rate)
             yield Mark("woken", at, f"{name!r} had rate 0, and the schedule gives it {column[at]:g}")
-    if len(set(start)) > 1 and len({tuple(column) for column in columns}) == 1:
-        was = " : ".join(f"{rate:g}" for rate in start)
-        yield Mark("ratio", 0, f"the rates of the groups were {was}; the schedule makes them all the same")
 
 
 def _resume(found, optimizer, scheduler, epochs, batches, when, metric, resume) -> None:

@@ -1,0 +1,123 @@
+"""RatesPanel: what it shows, that the code does the same, and that the model stays as it was."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from ftlab.exercises.behaviour import same_model
+from ftlab.exercises.models import SmallResNet
+from ftlab.learning_rates import timeline
+from ftlab.widgets.learning_rates import _SCHEDULES, RatesPanel
+
+IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0])
+PARTS = {"layer?.*": 1e-3, "fc": 1e-2}
+
+
+@pytest.fixture
+def model():
+    return SmallResNet()
+
+
+@pytest.fixture
+def panel(model):
+    return RatesPanel(model, IMAGES, LABELS, PARTS, epochs=6, batches=2)
+
+
+def test_the_model_stays_as_it_was(model, panel):
+    before, random = copy.deepcopy(model), torch.get_rng_state()
+    panel.step.click()
+    for schedule in _SCHEDULES:
+        panel.schedule.value = schedule
+    panel.code()
+    assert panel.failure is None
+    assert same_model(model, before) == []
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_step_is_measured_and_forgotten_when_a_rate_changes(panel):
+    assert panel.ratios is None
+    panel.step.click()
+    slow = [group.ratio for group in panel.ratios.groups]
+    assert "moved by" in panel.ratio_picture.alt
+    panel.rates["fc"].value = 0.1
+    assert panel.ratios is None
+    assert panel.ratio_picture.alt == ""
+    panel.step.click()
+    fast = [group.ratio for group in panel.ratios.groups]
+    assert fast[1] == pytest.approx(10 * slow[1], rel=1e-3)
+    assert fast[0] == pytest.approx(slow[0], rel=1e-3)
+
+
+def test_decay_sets_the_rates_from_the_head_on(model):
+    panel = RatesPanel(model, IMAGES, LABELS, ["conv1", "layer1", "fc"])
+    panel.rates["fc"].value = 0.1
+    panel.decay.value = 0.1
+    assert [slider.value for slider in panel.rates.values()] == pytest.approx([0.001, 0.01, 0.1])
+
+
+def test_what_is_marked_is_said(panel):
+    assert "nothing to object to" in repr(panel)
+    panel.schedule.value = "step"
+    panel.when.value = "epoch first"
+    assert panel.timeline.kinds == ["skipped"]
+    assert "skipped" in panel.marks.value
+    assert "1 thing to look at" in repr(panel)
+    panel.when.value = "epoch"
+    panel.schedule.value = "one cycle, one rate"
+    assert panel.timeline.kinds == ["same"]
+    panel.schedule.value = "one cycle, a rate per group"
+    assert panel.timeline.kinds == []
+    panel.made_for.value = 12
+    assert panel.timeline.kinds == ["per epoch"]
+
+
+@pytest.mark.parametrize("schedule", _SCHEDULES)
+@pytest.mark.parametrize("when", ["epoch", "batch", "epoch first"])
+def test_the_code_gets_the_rates_of_the_panel(model, panel, schedule, when):
+    panel.schedule.value, panel.when.value, panel.optimizer.value = schedule, when, "AdamW"
+    panel.made_for.value = 12 if when == "batch" else 6
+    rates = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append({id(g["params"][0]): g["lr"] for g in optimizer.param_groups})
+    )
+    try:
+        with (
+            pytest.warns(UserWarning, match="before")
+            if "first" in when and schedule != "constant"
+            else nullcontext()
+        ):
+            exec(compile(panel.code(), "<panel>", "exec"), {"model": model, "batches": [(IMAGES, LABELS)] * 2})
+    finally:
+        hook.remove()
+    names = {"layer1": model.layer1[0].conv1.weight, "fc": model.fc.weight}
+    found = [[step[id(names["layer1"])], step[id(names["fc"])]] for step in rates]
+    assert torch.allclose(
+        torch.tensor(found), torch.tensor([step[:2] for step in panel.timeline.rates]), rtol=1e-3
+    )
+
+
+def test_the_twin_has_the_text_and_the_code(panel):
+    html = panel.to_html()
+    assert "optimizer steps" in html
+    assert "rates = {" in html
+    assert "fc: 0.01" in html
+
+
+def test_parts_that_are_wrong_are_said(model):
+    with pytest.raises(ValueError, match="the nearest"):
+        RatesPanel(model, IMAGES, LABELS, ["layer55"])
+
+
+def test_the_timeline_is_that_of_the_logic(panel):
+    panel.schedule.value = "cosine"
+    optimizer = torch.optim.SGD(
+        [{"params": [nn.Parameter(torch.ones(1))], "lr": rate} for rate in (1e-3, 1e-2, 1e-3)]
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+    wanted = timeline(optimizer, scheduler, epochs=6, batches=2).rates
+    assert torch.allclose(torch.tensor(panel.timeline.rates), torch.tensor(wanted))
