@@ -47,7 +47,7 @@ def ratios(found: "UpdateRatios") -> "Picture":
     figure = Picture(8, 0.9 + 0.3 * len(found.groups), says=says)
     places = range(len(found.groups))
     for axes, title, values, colour, hatch in zip(
-        figure.subplots(1, 2, sharey=True),
+        figure.subplots(1, 2, sharex=True, sharey=True),
         ("the rate", "how far the step moved it, relative to its size"),
         ([g.lr for g in found.groups], [g.ratio for g in found.groups]),
         ("#999999", "#0072b2"),
@@ -57,9 +57,10 @@ def ratios(found: "UpdateRatios") -> "Picture":
         axes.barh(places, values, color=colour, hatch=hatch, edgecolor="white")
         axes.set_yticks(places, [g.name for g in found.groups], fontsize=8)
         axes.set_title(title, fontsize=10)
-        if any(value > 0 for value in values):
-            axes.set_xscale("log")
     axes.invert_yaxis()
+    known = [value for g in found.groups for value in (g.lr, g.ratio) if value > 0]
+    if known:
+        axes.set(xscale="log", xlim=(min(known) / 3, max(known) * 3))
     return figure
 
 
@@ -67,16 +68,17 @@ def sweep(found: "RangeTest") -> "Picture":
     """Draw the loss against the rate, the seeds as a band."""
     from ftlab.plots import Picture
 
-    says = "; ".join(f"{c.name}: {c.suggestion or 'no rate'}, {c.reason}" for c in found.curves)
+    rates = [f"{c.suggestion:.2g}" if c.suggestion else "no rate" for c in found.curves]
+    says = "; ".join(f"{c.name}: {rate}, {c.reason}" for c, rate in zip(found.curves, rates, strict=True))
     figure = Picture(7, 3.2, says=says)
     axes = figure.subplots()
     for number, curve in enumerate(found.curves):
         shared = min(map(len, curve.losses))
         by_step = [[seed[step] for seed in curve.losses] for step in range(shared)]
-        rates, look = curve.rates[:shared], _look(number)
-        axes.fill_between(rates, [*map(min, by_step)], [*map(max, by_step)], color=look["color"], alpha=0.2)
+        tried, look = curve.rates[:shared], _look(number)
+        axes.fill_between(tried, [*map(min, by_step)], [*map(max, by_step)], color=look["color"], alpha=0.2)
         axes.plot(
-            rates, [*map(fmean, by_step)], linewidth=2, label=f"{curve.name}, {len(curve.losses)} seeds", **look
+            tried, [*map(fmean, by_step)], linewidth=2, label=f"{curve.name}, {len(curve.losses)} seeds", **look
         )
         if curve.suggestion:
             axes.axvline(curve.suggestion, color=look["color"], linestyle=":")

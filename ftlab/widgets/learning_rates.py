@@ -83,6 +83,7 @@ class RatesPanel(Panel):
         self.rates = {name: _slider(name, rate) for name, rate in _parts(model, parts).items()}
         self.optimizer = w.Dropdown(options=list(_OPTIMIZERS), description="optimizer")
         self.decay = w.FloatSlider(value=1.0, min=0.1, max=1.0, step=0.05, description="decay")
+        self.decay.style.description_width, self.decay.layout.width = "160px", "520px"
         self.decay.tooltip = "From each part to the one before, beginning with the last"
         self.schedule = w.Dropdown(options=list(_SCHEDULES), description="schedule")
         self.made_for = w.Dropdown(
@@ -90,6 +91,7 @@ class RatesPanel(Panel):
         )
         self.when = w.Dropdown(options=_WHEN, description="called")
         self.step = w.Button(description="Measure one step", icon="play")
+        self.step.layout.width = "190px"
         self.timeline_picture, self.ratio_picture, self.marks = Picture(), Picture(), w.HTML()
         self.ratios: UpdateRatios | None = None
         self.timeline: Timeline | None = None
