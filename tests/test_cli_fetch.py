@@ -1,12 +1,10 @@
 """`ftlab fetch`: weights for a classroom, over a real connection, and nothing is lost on the way."""
 
 import hashlib
-import http.server
 import io
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from torchvision import models
 from ftlab.cli import main
 from ftlab.pretrained import load
 from ftlab.pretrained.loading import _build
+from tests.fileserver import serving
 
 SMALL, OTHER = "shufflenet_v2_x0_5", "squeezenet1_1"
 ENTRIES = {SMALL: models.ShuffleNet_V2_X0_5_Weights.DEFAULT, OTHER: models.SqueezeNet1_1_Weights.DEFAULT}
@@ -41,33 +40,12 @@ def bodies():
 @pytest.fixture
 def server(bodies, monkeypatch):
     """Serve both files; their entries point here. `files` can be changed, `asked` says what was wanted."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.server.asked.append(self.path)
-            if (body := self.server.files.get(self.path)) is None:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files, running.asked = {}, []
+    with serving() as running:
         for name, entry in ENTRIES.items():
             path = f"/{name}-{hashlib.sha256(bodies[name]).hexdigest()[:8]}.pth"
             running.files[path] = bodies[name]
-            url = f"http://127.0.0.1:{running.server_port}{path}"
-            monkeypatch.setattr(entry.value, "url", url)
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+            monkeypatch.setattr(entry.value, "url", running.url + path)
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def files_in(folder):

@@ -881,15 +881,19 @@ def test_flowers_are_read_by_torchvision(server, monkeypatch, tmp_path):
     assert load("val")[0][0].mode == "RGB"
 
 
-def test_the_hashes_are_those_that_torchvision_knows():
-    from torchvision.datasets import Flowers102, OxfordIIITPet
-
-    flowers = {
-        f"{Flowers102._download_url_prefix}{name}": f"md5:{md5}" for name, md5 in Flowers102._file_dict.values()
+def test_the_files_are_those_that_the_authors_published():
+    # Written out, so that a torchvision that fetches other files, or files without a hash, is noticed.
+    assert {url.rpartition("/")[2]: md5 for url, md5 in downloads.SOURCES["flowers102"].files.items()} == {
+        "102flowers.tgz": "md5:52808999861908f626f3c1f4e79d11fa",
+        "imagelabels.mat": "md5:e0620be6f572b9609742df49c70aed4d",
+        "setid.mat": "md5:a5357ecc9cb78c4bef273ce3793fc85c",
     }
-    assert downloads.SOURCES["flowers102"].files == flowers
-    pets = {url: f"md5:{md5}" for url, md5 in OxfordIIITPet._RESOURCES}
-    assert downloads.SOURCES["oxford_iiit_pet"].files == pets
+    assert {url.rpartition("/")[2]: md5 for url, md5 in downloads.SOURCES["oxford_iiit_pet"].files.items()} == {
+        "images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        "annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+    }
+    for name in ("flowers102", "oxford_iiit_pet"):
+        assert all(url.startswith("https://") for url in downloads.SOURCES[name].files)
 
 
 def test_data_sets_are_kept_beside_torch_hub(monkeypatch, tmp_path):

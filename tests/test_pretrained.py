@@ -1,9 +1,7 @@
 """Pretrained models: the embedded one is right, and loading any other is honest about what happened."""
 
 import hashlib
-import http.server
 import io
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from ftlab import pretrained
 from ftlab.pretrained import lite
 from ftlab.pretrained.catalogue import cached_file, names
 from ftlab.pretrained.loading import _build
+from tests.fileserver import serving
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
@@ -37,31 +36,8 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    """Serve bytes by name over real HTTP; a name in `cut` breaks off half way."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = self.server.files.get(self.path)
-            self.server.asked.append(self.path)
-            if body is None:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[: len(body) // 2] if self.path in self.server.cut else body)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files, running.cut, running.asked = {}, set(), []
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+    with serving() as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def bytes_of(state) -> bytes:

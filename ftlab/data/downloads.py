@@ -43,24 +43,14 @@ SOURCES = {
     "flowers102": Source(
         "flowers-102",
         ("jpg", "imagelabels.mat", "setid.mat"),
-        {
-            "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz": "md5:"
-            "52808999861908f626f3c1f4e79d11fa",
-            "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat": "md5:"
-            "e0620be6f572b9609742df49c70aed4d",
-            "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/setid.mat": "md5:a5357ecc9cb78c4bef273ce3793fc85c",
-        },
+        # torchvision knows the addresses and the hashes, and keeps them to itself.
+        {Flowers102._download_url_prefix + name: f"md5:{md5}" for name, md5 in Flowers102._file_dict.values()},
         345,
     ),
     "oxford_iiit_pet": Source(
         "oxford-iiit-pet",
         ("images", "annotations"),
-        {
-            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz": "md5:"
-            "5c4f3ee8e5d25df40f4fd59a7f44e54c",
-            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz": "md5:"
-            "95a8c909bbe2e81eed6a22bccdf3f68f",
-        },
+        {url: f"md5:{md5}" for url, md5 in OxfordIIITPet._RESOURCES},
         811,
     ),
 }
