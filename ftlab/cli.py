@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftlab import __version__
+from ftlab.finetune.command import add_finetune, add_predict
 from ftlab.lessons import hand_out
 
 FOLDER = "ftlab-lessons"
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftlab", description="ftlab, the fine-tuning lab", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_lab, _add_lessons, _add_fetch):
+    for add in (_add_lab, _add_lessons, _add_fetch, add_finetune, add_predict):
         add(commands)
     args, args.rest = parser.parse_known_args(arguments)
     if args.rest and args.run is not _lab:

@@ -1,0 +1,239 @@
+"""The run: from a folder of images to a fine-tuned model, on one process or many, and on after a stop."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ftlab import data, pretrained
+from ftlab.data.images import Images
+from ftlab.finetune import rundir
+from ftlab.finetune.images import Reader, order
+from ftlab.finetune.plan import Plan, build_optimizer, build_schedule, choose, freeze_rest
+from ftlab.finetune.ranks import Ranks, joined, restarted
+from ftlab.freezing import FreezeAudit, audit
+from ftlab.random_state import keep_random_state
+from ftlab.training import Evaluation, History
+
+Say = Callable[[str], Any]
+SAVE_EVERY = 300.0  # seconds: as much work is lost at most
+
+
+def run(
+    folder: str | Path, out: str | Path, *, resume: bool = False, say: Say = print, **choices: Any
+) -> History:
+    """Fine-tune a pretrained model on the images in `folder`; everything about it is in `out` afterwards.
+
+    Under torchrun each process calls this, and they share the work: the result is the same within floating
+    point. The run can be ended at any moment and goes on with `resume=True` where it last saved, to the same
+    bits as if it had not been ended.
+
+    Args:
+        folder: One folder of images per class, as `ftlab.data.folder` takes it.
+        out: The folder of the run, made here: `plan.json`, `best.pt`, `last.pt`, `report.html`.
+        resume: Go on with the run in `out`. After a restart by torchrun this is so by itself.
+        say: Is given each line of news, on rank 0.
+        **choices: As the attributes of `Plan`; what is not given is chosen, and the plan says why.
+
+    Raises:
+        FileExistsError: There is a run in `out` and `resume` is off.
+        FileNotFoundError: There are no images, or nothing to resume.
+        ValueError: The images are not ready for training, or a choice is not possible.
+        OSError: `out` cannot be written. Files that were whole before stay whole.
+    """
+    with joined() as ranks:
+        speak = say if ranks.is_first else _silent
+        going_on = resume or (restarted() and rundir.has_run(Path(out)))
+        task = ranks.first(lambda: _prepare(Path(folder), Path(out), going_on, choices, speak))
+        return _Run(ranks, Path(out), *task, speak).go()
+
+
+def _silent(line: str) -> None:
+    """Say nothing: rank 0 speaks."""
+
+
+def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say: Say) -> tuple:
+    """Return plan, splits and what was saved; rank 0 looks at the files, once for all."""
+    if resume:
+        plan, classes = rundir.read_plan(out)
+        rundir.agree(plan, {"folder": str(folder)} | choices, out)
+    else:
+        plan = choose([1], {"folder": str(folder)} | choices)  # a wrong choice is said before the images are read
+    splits = [_split(folder, side, plan) for side in ("train", "val")]
+    if resume:
+        saved = rundir.load_last(out, splits, classes)
+        say(
+            f"going on after step {saved['step']} of the run in {out}" if saved else f"beginning the run in {out}"
+        )
+        return plan, splits, saved
+    counts = torch.bincount(torch.tensor(splits[0].targets)).tolist()
+    plan = choose(counts, {"folder": str(folder)} | choices)
+    rundir.begin(out, plan, splits[0].classes)
+    say(repr(plan))
+    return plan, splits, None
+
+
+def _split(folder: Path, side: str, plan: Plan) -> Images:
+    return data.folder(folder, side, val_fraction=plan.val_fraction, seed=plan.seed, skip_bad=plan.skip_bad)
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self, ranks: Ranks, out: Path, plan: Plan, splits: list[Images], saved: dict | None, say: Say
+    ) -> None:
+        self.ranks, self.out, self.plan, self.say = ranks, out, plan, say
+        prepare = pretrained.preprocessing(plan.backbone, size=plan.size)
+        self.train = Reader(splits[0], prepare, seed=plan.seed, augment=plan.augment)
+        self.val = Reader(splits[1], prepare)
+        self.steps = -(-len(splits[0]) // plan.batch_size)  # per epoch
+        self.model = _model(plan, splits[0].classes, self.train.one(0).shape[-1]).to(ranks.device)
+        self.optimizer = build_optimizer(self.model, plan)
+        self.schedule = build_schedule(self.optimizer, plan.epochs * self.steps)
+        self.history, self.step, self.sums = History(), 0, torch.zeros(3, dtype=torch.float64)
+        self.before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.audit: FreezeAudit | None = None
+        self.resumed = saved is not None
+        if saved:
+            self._restore(saved)
+
+    def go(self) -> History:
+        """Train to the end of the plan, save, and write the report."""
+        self._check_freeze()
+        distributed = self.ranks.size > 1
+        model = DistributedDataParallel(self.model) if distributed else self.model
+        saved_at = time.monotonic()
+        while self.step < self.plan.epochs * self.steps:
+            epoch, first = divmod(self.step, self.steps)
+            for images, targets, count in self._batches(epoch, first):
+                self._one_step(model, images, targets, count)
+                due = self.step % self.steps and time.monotonic() - saved_at > SAVE_EVERY
+                if due and self.ranks.is_first:  # after the last batch the epoch is to be ended first
+                    self._save_last()
+                    saved_at = time.monotonic()
+            self._end_epoch(epoch)
+        return self._finish()
+
+    def _batches(self, epoch: int, first: int):
+        """Yield this rank's share of each global batch, from batch `first` on, and the size of the whole."""
+        positions = order(len(self.train.images), self.plan.seed, epoch)
+        size = self.plan.batch_size
+        batches = [positions[start : start + size] for start in range(first * size, len(positions), size)]
+        shares = [self.ranks.share(batch) for batch in batches]
+        for (images, targets), batch in zip(self.train.batches(shares, epoch), batches, strict=True):
+            yield images.to(self.ranks.device), targets.to(self.ranks.device), len(batch)
+
+    def _one_step(self, model: nn.Module, images: Tensor, targets: Tensor, count: int) -> None:
+        self.optimizer.zero_grad()
+        with self._precision():
+            logits = model(images)
+        # The sum over the share, over the whole batch: DDP takes the mean over the ranks, so times their number.
+        total = F.cross_entropy(logits.float(), targets, reduction="sum")
+        (total * self.ranks.size / count).backward()
+        self.optimizer.step()
+        self.rate = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        right = (logits.argmax(1) == targets).sum()
+        # Over all ranks in each step, so that rank 0 can save in the middle of an epoch.
+        self.sums += self.ranks.sum(
+            torch.stack([total.detach(), right, right.new_tensor(len(targets))]).double()
+        ).cpu()
+        self.step += 1
+
+    def _precision(self):
+        if self.plan.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.ranks.device.type, torch.bfloat16)
+
+    def _end_epoch(self, epoch: int) -> None:
+        loss, right, count = self.sums.tolist()
+        measured = self._evaluate()
+        row = {"epoch": epoch, "lr": self.rate, "train loss": loss / count, "train accuracy": right / count}
+        row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
+        self.history.rows.append(row)
+        self.sums.zero_()
+        if self.ranks.is_first:
+            if self.history.best is row:  # before last.pt: a stop between the two then repeats this epoch
+                rundir.save(self.out / rundir.BEST, model=self.model.state_dict(), epoch=epoch)
+            self._save_last()
+        self.say(
+            f"epoch {epoch + 1} of {self.plan.epochs}: "
+            + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if " " in k)
+        )
+
+    def _evaluate(self) -> Evaluation:
+        """Measure the model on the validation images, shared among the ranks."""
+        images = self.val.images
+        mine = self.ranks.share(range(len(images)))
+        size = self.plan.batch_size
+        parts = [mine[start : start + size] for start in range(0, len(mine), size)] or [mine]
+        with torch.no_grad(), self._precision():
+            logits = [
+                self.model(batch.to(self.ranks.device)).float().cpu() for batch, _ in self.val.batches(parts)
+            ]
+        logits = self.ranks.gather(torch.cat(logits), len(images))
+        targets = self.val.targets(range(len(images)))
+        return Evaluation(
+            F.cross_entropy(logits, targets).item(), targets, logits.softmax(1), list(images.classes)
+        )
+
+    def _check_freeze(self) -> None:
+        """Audit one real step: what the plan freezes must hold. The model is as before."""
+        images, targets, _ = next(iter(self._batches(0, 0)))
+        step = lambda: self._audited_step(images[:4], targets[:4])  # noqa: E731
+        self.audit = audit(self.model, step, optimizer=self.optimizer) if len(images) else None
+        if self.audit and self.audit.leaks:
+            raise RuntimeError(f"frozen tensors moved in the first step: {self.audit.leaks}")
+
+    def _audited_step(self, images: Tensor, targets: Tensor) -> None:
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.model(images), targets).backward()
+        self.optimizer.step()
+
+    def _save_last(self) -> None:
+        rundir.save(
+            self.out / rundir.LAST,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            step=self.step,
+            rows=self.history.rows,
+            sums=self.sums,
+            images=rundir.fingerprint([self.train.images, self.val.images]),
+        )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.step, self.sums = saved["step"], saved["sums"]
+        self.history.rows.extend(saved["rows"])
+
+    def _finish(self) -> History:
+        best = self.ranks.first(lambda: rundir.load(self.out / rundir.BEST))
+        last = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.model.load_state_dict(best["model"])
+        evaluation = self._evaluate()
+        if self.ranks.is_first:
+            from ftlab.finetune import report  # draws: loads matplotlib
+
+            report.write(
+                self.out, self.plan, self.history, evaluation, self.val.images, self.audit, self.before, last
+            )
+            self.say(f"done: {evaluation!r} (epoch {best['epoch'] + 1}); see {self.out / rundir.REPORT}")
+        return self.history
+
+
+def _model(plan: Plan, classes: list[str], size: int) -> nn.Module:
+    """Return the pretrained model with a new head, frozen as planned, in eval mode; same seed, same model."""
+    with keep_random_state(plan.seed):
+        model = pretrained.load(plan.backbone, num_classes=len(classes))
+    freeze_rest(model, plan, size)
+    return model.eval()
