@@ -1,0 +1,24 @@
+"""Checkpoints: look into a file, say why it does not load, load it with proof, save and resume exactly.
+
+Each name is loaded when it is first used, so that `checkpoints.inspect` works without loading torch.
+"""
+
+from importlib import import_module
+
+_NAMES = {
+    # name: the module that has it
+    "CheckpointInfo": "info",
+    "inspect": "inspection",
+}
+
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str):
+    if name in _NAMES:
+        return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+    raise AttributeError(f"ftlab.checkpoints has no {name!r}; it has {', '.join(sorted(_NAMES))}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_NAMES)
