@@ -9,6 +9,18 @@ _NAMES = {
     # name: the module that has it
     "CheckpointInfo": "info",
     "inspect": "inspection",
+    "Ablation": "resuming",
+    "Checkpoint": "content",
+    "Remap": "optimizers",
+    "Resume": "resuming",
+    "Run": "runs",
+    "Saved": "content",
+    "ablate": "resuming",
+    "load": "loading",
+    "remap_optimizer": "optimizers",
+    "restore": "restoring",
+    "save": "saving",
+    "verify_resume": "resuming",
 }
 
 __all__ = sorted(_NAMES)
