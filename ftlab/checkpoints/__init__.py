@@ -8,7 +8,12 @@ from importlib import import_module
 _NAMES = {
     # name: the module that has it
     "CheckpointInfo": "info",
+    "Diagnosis": "diagnosis",
+    "Finding": "diagnosis",
+    "LoadReceipt": "receipt",
+    "diagnose": "diagnosing",
     "inspect": "inspection",
+    "load_into": "receipt",
     "Ablation": "resuming",
     "Checkpoint": "content",
     "Remap": "optimizers",

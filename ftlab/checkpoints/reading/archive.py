@@ -81,8 +81,8 @@ def _open(file: BinaryIO, info: CheckpointInfo) -> zipfile.ZipFile:
         raise Broken(
             "dcp-shard",
             f"the file is several archives one after the other; the last one begins at byte {first:,}",
-            "It is one file of a folder that torch.distributed.checkpoint wrote. Which tensor is where, only the file "
-            ".metadata of that folder says: get the whole folder, and give its path.",
+            "It is one file of a folder that torch.distributed.checkpoint wrote. Which tensor is where, only the "
+            "file .metadata of that folder says: get the whole folder, and give its path.",
         )
     return archive
 
