@@ -64,7 +64,7 @@ def _read(path: Path, map_location: Any, mmap: bool) -> Any:
             f"{', ...' if len(classes) > 5 else ''}. To make these, code would have to be run, and the file says "
             "which. Look at it with ftlab.checkpoints.diagnose, and save the state_dict instead"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         if "mmap can only be used" in str(error):
             raise ValueError(
                 f"{path} is in the old format, which cannot be mapped; load it with mmap=False"

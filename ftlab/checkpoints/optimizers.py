@@ -93,7 +93,7 @@ def remap_optimizer(
         >>> new = torch.optim.Adam(model.parameters(), lr=1e-4)
         >>> remap_optimizer(new, old.state_dict(), model=model, names=["1.weight", "1.bias"])
         parameter    state    why
-        -----------  -------  ---------------------------------
+        -----------  -------  ----------------------
         0.weight     fresh    not in the saved state
         0.bias       fresh    not in the saved state
         1.weight     kept
