@@ -18,11 +18,12 @@ SHOWN = 12  # rows of a long table
 
 @dataclass(frozen=True)
 class Place:
-    """Where the numbers of a storage are: a file, the first byte and how many bytes."""
+    """Where the numbers of a storage are: a file, the first byte and how many bytes; or the bytes themselves."""
 
     file: Path
     start: int
     size: int
+    data: bytes | None = None  # where they stand in the file in another coding
 
 
 @dataclass(frozen=True)

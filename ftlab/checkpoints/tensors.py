@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .info import CheckpointInfo, TensorInfo, models_of
+from .info import CheckpointInfo, Place, TensorInfo, models_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,17 +26,24 @@ def read_tensors(info: CheckpointInfo, part: tuple[str, ...] = ()) -> "dict[str,
 
 def _read(info: CheckpointInfo, tensor: TensorInfo, storages: dict) -> "Tensor":
     place = info.places.get(tensor.storage)
-    if place is None or tensor.kind != "dense":
+    if place is None or tensor.kind not in ("dense", "array"):
         raise ValueError(f"{tensor.key!r} of {info.path} is {tensor.kind}, or not stored as plain numbers")
     if tensor.storage not in storages:
-        with place.file.open("rb") as file:
-            file.seek(place.start)
-            data = bytearray(place.size)
-            if file.readinto(data) != place.size:
-                raise ValueError(f"{info.path} has become shorter since it was looked at")
+        data = _bytes(place)
         storages[tensor.storage] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else None
     dtype = getattr(torch, tensor.dtype)
     if 0 in tensor.shape:
         return torch.empty(tensor.shape, dtype=dtype)
     empty = torch.empty(0, dtype=dtype)
     return empty.set_(storages[tensor.storage], tensor.offset, tensor.shape, tensor.stride)
+
+
+def _bytes(place: Place) -> bytearray:
+    if place.data is not None:
+        return bytearray(place.data)
+    data = bytearray(place.size)
+    with place.file.open("rb") as file:
+        file.seek(place.start)
+        if file.readinto(data) != place.size:
+            raise ValueError(f"{place.file} has become shorter since it was looked at")
+    return data

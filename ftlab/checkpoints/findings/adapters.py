@@ -2,6 +2,7 @@
 
 import re
 
+import torch
 from torch import Tensor
 
 from ftlab.checkpoints.diagnosis import Case
@@ -51,14 +52,44 @@ def find_quantised(case: Case) -> None:
         case.found(
             "quantised",
             f"{len(whole)} tensors are quantised to {case.state[whole[0]].dtype}, such as {whole[0]!r}",
-            "They are whole numbers with a scale. The fix turns them into ordinary numbers; what was rounded "
-            "away stays lost, so the file is no good start for training.",
+            f"They are whole numbers with a scale. {_ROUNDED}",
             "state = {key: value.dequantize() if value.is_quantized else value for key, value in state.items()}",
         )
-    elif marks and any(not case.state[name].is_floating_point() for name in case.state if name not in case.own):
+    elif _eight_bits(case):
+        names = _eight_bits(case)
+        case.found(
+            "quantised",
+            f"{len(names)} weights are whole numbers of 8 bits with a scale beside them, such as {names[0]!r}",
+            f"{_ROUNDED} This is how bitsandbytes writes them: a row times its SCB, by 127.",
+            _EIGHT_BITS,
+        )
+    elif marks and any(not case.state[name].is_floating_point() for name in case.extra):
         case.found(
             "quantised",
             f"{len(marks)} tensors are scales of quantised weights, such as {marks[0]!r}",
             "The weights are packed into whole numbers by a library for quantised models, and only that library "
             "unpacks them. Get the file with the ordinary weights.",
         )
+
+
+def _eight_bits(case: Case) -> list[str]:
+    return [
+        name
+        for name, value in case.state.items()
+        if name.endswith(".weight")
+        and value.dtype is torch.int8
+        and name.removesuffix("weight") + "SCB" in case.state
+    ]
+
+
+_ROUNDED = (
+    "The fix turns them into ordinary numbers; what was rounded away stays lost, so the file is no good start "
+    "for training."
+)
+_EIGHT_BITS = """\
+scales = {key.removesuffix("SCB") + "weight": state[key] for key in state if key.endswith(".SCB")}
+state = {
+    key: value * scales[key].float()[:, None] / 127 if key in scales else value
+    for key, value in state.items()
+    if not key.endswith((".SCB", ".weight_format"))
+}"""

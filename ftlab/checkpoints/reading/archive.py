@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, GlobalInfo, Place
 
 from .bounds import DIRECTORY, Broken, Window, damaged, too_large
-from .content import Content, read_content, refused, version_of
+from .content import Content, Storage, read_content, refused, version_of
 from .pickles import Pickle, read_pickle
 from .verdicts import Verdict, verdict
 
@@ -50,9 +50,9 @@ def note_names(info: CheckpointInfo, pickle: Pickle) -> None:
     info.globals += [GlobalInfo(n, *verdict(n), use) for n, use in pickle.names.items() if n not in known]
 
 
-def note_content(info: CheckpointInfo, pickle: Pickle) -> Content:
+def note_content(info: CheckpointInfo, pickle: Pickle, inner: dict[int, Storage] | None = None) -> Content:
     """Note the parts and tensors that a pickle describes."""
-    content = read_content(pickle.root)
+    content = read_content(pickle.root, inner)
     info.parts, info.tensors = content.parts, content.tensors
     info.torch_version = version_of(pickle.root)
     return content

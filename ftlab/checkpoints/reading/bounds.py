@@ -7,10 +7,10 @@ from typing import BinaryIO
 OPERATIONS = 3_000_000  # of one pickle; a checkpoint with 10,000 tensors needs about 500,000
 MEMORY = 64 << 20  # bytes of texts that are kept from one pickle
 TEXT = 1 << 16  # bytes; a longer one is passed over, and only its place is kept
+BYTES = 1 << 8  # the same for what is no text: the numbers of an array
 DIRECTORY = 64 << 20  # bytes of the table of contents of a zip or safetensors file
 DEPTH = 64  # dictionaries and lists inside each other
 TENSORS = 1_000_000
-NESTED = 4  # archives inside archives
 
 
 @dataclass

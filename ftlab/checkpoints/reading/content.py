@@ -53,6 +53,8 @@ class Content:
     tensors: list[TensorInfo] = field(default_factory=list)
     storages: dict[str, Storage] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)  # what is not as torch writes it
+    inner: dict[int, Storage] = field(default_factory=dict)  # storages in archives inside the pickle, by id
+    arrays: dict[str, Any] = field(default_factory=dict)  # the bytes of numpy's arrays, as symbols
 
 
 def storage_of(thing: Any) -> Storage | None:
@@ -67,9 +69,9 @@ def storage_of(thing: Any) -> Storage | None:
     return Storage(str(key), _STORAGES.get(name, "uint8"), device, count)
 
 
-def read_content(root: Any) -> Content:
+def read_content(root: Any, inner: dict[int, Storage] | None = None) -> Content:
     """Return what the root of a pickle holds."""
-    content = Content()
+    content = Content(inner=inner or {})
     _Walk(content).run(root)
     return content
 
@@ -176,7 +178,8 @@ _META = "torch._utils._rebuild_meta_tensor_no_storage"
 _SPARSE = "torch._utils._rebuild_sparse_tensor"
 _WRAPPER = "torch._utils._rebuild_wrapper_subclass"
 _ARRAYS = {f"numpy.{inside}.multiarray._reconstruct" for inside in ("core", "_core")}
-_MAKERS = _PASSED_ON | _STRIDED | {_FROM_TYPE, _QUANTISED, _META, _SPARSE, _WRAPPER} | _ARRAYS
+_BUFFERS = {f"numpy.{inside}.numeric._frombuffer" for inside in ("core", "_core")}  # protocol 5
+_MAKERS = _PASSED_ON | _STRIDED | {_FROM_TYPE, _QUANTISED, _META, _SPARSE, _WRAPPER} | _ARRAYS | _BUFFERS
 
 
 def _is_tensor(thing: Any) -> bool:
@@ -194,8 +197,8 @@ def _tensor(thing: Call, part: tuple[str, ...], name: str, content: Content) -> 
             break
     if not isinstance(thing, Call):
         raise TypeError("no tensor")
-    if thing.path in _ARRAYS:
-        return _array(thing, part, name)
+    if thing.path in _ARRAYS | _BUFFERS:
+        return _array(thing, part, name, content)
     if thing.path in (_META, _WRAPPER):
         return _without_storage(thing, part, name)
     if thing.path == _SPARSE:
@@ -204,7 +207,7 @@ def _tensor(thing: Call, part: tuple[str, ...], name: str, content: Content) -> 
 
 
 def _strided(thing: Call, part: tuple[str, ...], name: str, content: Content) -> TensorInfo:
-    storage = storage_of(thing.args[0])
+    storage = storage_of(thing.args[0]) or content.inner.get(id(thing.args[0]))
     if storage is None or thing.path not in _STRIDED | {_QUANTISED}:
         raise TypeError("no storage")
     content.storages[storage.key] = storage
@@ -238,15 +241,22 @@ def _sparse(thing: Call, part: tuple[str, ...], name: str) -> TensorInfo:
     return TensorInfo(name, part, shape, values.dtype, values.device, values.bytes, "", kind="sparse")
 
 
-def _array(thing: Call, part: tuple[str, ...], name: str) -> TensorInfo:
+def _array(thing: Call, part: tuple[str, ...], name: str, content: Content) -> TensorInfo:
     """Return numpy's array: its state is (version, shape, dtype, whether in Fortran's order, bytes)."""
-    _, shape, kind, *_ = thing.state
+    if thing.path in _BUFFERS:
+        data, kind, shape, order = thing.args
+        data, fortran = data.args[0] if isinstance(data, Call) and len(data.args) == 1 else data, order == "F"
+    else:
+        _, shape, kind, fortran, data = thing.state
     letters = kind.args[0]
     dtypes = {"f": "float", "i": "int", "u": "uint", "b": "bool"}
     bits = "" if letters[0] == "b" else str(8 * int(letters[1:]))
     dtype, shape = dtypes.get(letters[0], "object") + bits, _sizes(shape)
+    steps = tuple(math.prod(shape[:n] if fortran else shape[n + 1 :]) for n in range(len(shape)))
+    key = f"array {len(content.arrays)}"
+    content.arrays[key] = data
     size = math.prod(shape) * SIZES.get(dtype, 8)
-    return TensorInfo(name, part, shape, dtype, "numpy", size, "", kind="array")
+    return TensorInfo(name, part, shape, dtype, "numpy", size, key, 0, steps, "array")
 
 
 def _sizes(thing: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .bounds import MEMORY, OPERATIONS, TEXT, Broken, Window, damaged, too_large
+from .bounds import BYTES, MEMORY, OPERATIONS, TEXT, Broken, Window, damaged, too_large
 from .symbols import Blob, Call, Mapping, Name, Persistent, short
 
 _SIZED = {  # instruction: bytes of its length, whether it is text
@@ -95,7 +95,7 @@ def _sized(name: str, window: Window) -> Any:
         if size > TEXT:
             raise too_large(f"byte {at:,} announces a number of {size:,} bytes")
         return int.from_bytes(window.read(size), "little", signed=True)
-    if size > TEXT:
+    if size > (TEXT if is_text else BYTES):
         window.skip(size)
         return Blob(at, size, is_text)
     data = window.read(size)
