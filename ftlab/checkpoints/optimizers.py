@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from ftlab.table import Table
 
 from .names import bare_names, optimizer_names
 
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 KEPT, FRESH, DROPPED = "kept", "fresh", "dropped"
 
 
@@ -139,6 +141,8 @@ def _states_by_name(state: dict[str, Any], names: list[str], model: nn.Module) -
     bare = bare_names(model)
     known = {bare(name) for name, _ in model.named_parameters()}
     names = [bare(name) for name in names]
+    if known.isdisjoint(names):
+        names = [_WRAPPERS.sub("", name) for name in names]  # the old model was wrapped, this one is not
     if names and known.isdisjoint(names):
         raise ValueError(f"none of the saved names is in the model: {names[0]!r}; {nearest(names[0], known)}")
     return {name: _filled(state["state"].get(number, {})) for name, number in zip(names, numbers, strict=True)}
@@ -156,29 +160,27 @@ def _misfit(optimizer: Optimizer, group: dict, parameter: Tensor, saved: dict | 
             f"the saved state has {', '.join(sorted(saved))}, and {type(optimizer).__name__} with these options "
             f"keeps {', '.join(sorted(wanted)) or 'nothing'}: it is that of another kind of optimizer"
         )
-    like = wanted or {}
     for key, value in saved.items():
-        whole = not isinstance(like.get(key), Tensor) or like[key].dim() == parameter.dim()
-        if isinstance(value, Tensor) and value.dim() and whole and value.shape != parameter.shape:
+        like = (wanted or {}).get(key, value if key == "step" else parameter)
+        if isinstance(value, Tensor) and isinstance(like, Tensor) and value.shape != like.shape:
             return f"{key} was {_sizes(value)}, the parameter is {_sizes(parameter)}"
     return ""
 
 
 def _state_like(optimizer: Optimizer, group: dict, parameter: Tensor) -> dict[str, Any] | None:
-    """Return the state that this optimizer keeps for a parameter, tried out on one number; None if that fails."""
-    tiny = torch.ones([1] * parameter.dim(), dtype=parameter.dtype, device=parameter.device, requires_grad=True)
-    tiny.grad = torch.ones_like(tiny)
+    """Return the state that this optimizer keeps for a parameter, tried out on a copy; None if that fails."""
+    tried = torch.ones_like(parameter.detach()).requires_grad_()
+    tried.grad = torch.ones_like(tried)
     known = inspect.signature(type(optimizer)).parameters
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            twin = type(optimizer)(
-                [tiny], **{key: value for key, value in group.items() if key in known and key != "params"}
-            )
+            options = {key: value for key, value in group.items() if key in known and key != "params"}
+            twin = type(optimizer)([tried], **options)
             twin.step()
     except Exception:  # sparse gradients only, a closure wanted, ...: then there is nothing to compare with
         return None
-    return _filled(twin.state[tiny])
+    return _filled(twin.state[tried])
 
 
 def _filled(state: dict[str, Any]) -> dict[str, Any]:
