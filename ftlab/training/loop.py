@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
+from ftlab.training.caching.shortcut import Shortcut
 from ftlab.training.results import Evaluation, History
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -32,6 +33,7 @@ def fit(
     on_epoch_start: Callable[[int], Any] | Sequence[Callable[[int], Any]] = (),
     should_stop: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    cache: bool = True,
 ) -> History:
     """Train `model` and return what happened, epoch by epoch.
 
@@ -55,6 +57,8 @@ def fit(
         on_epoch_start: Called with the number of the epoch, from 0, before it begins: gradual unfreezing, say.
         should_stop: Asked before each batch; True ends the training as Ctrl-C does.
         progress: Show a bar.
+        cache: Compute what the frozen part gives once instead of in each epoch, where that gives the same numbers
+            up to rounding; the history says so. `training.cached` explains when. False never does.
 
     Raises:
         ValueError: Nothing would be trained, a loader is empty, or a class number does not fit the model.
@@ -69,15 +73,19 @@ def fit(
     _check(model, train, val, optimizer)
     hooks = [on_epoch_start] if callable(on_epoch_start) else list(on_epoch_start)
     history = History()
+    shortcut = Shortcut(model, train, val, cache, should_stop)
     with keep_random_state(seed), tqdm(total=epochs * len(train), disable=not progress, leave=False) as bar:
         try:
             for epoch in range(epochs):
                 for hook in hooks:
                     hook(epoch)
                 row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"]}
-                row |= _train_one_epoch(model, train, optimizer, loss, should_stop, bar)
+                row |= _train_one_epoch(*shortcut.training(epochs - epoch), optimizer, loss, should_stop, bar)
+                history.cached = shortcut.note
                 if val is not None:
-                    measured = evaluate(model, val, loss=loss, should_stop=should_stop, progress=False)
+                    measured = evaluate(
+                        *shortcut.validation(), loss=loss, should_stop=should_stop, progress=False
+                    )
                     row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
                 history._add(row, model)
                 _step(scheduler, row)

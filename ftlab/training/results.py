@@ -21,12 +21,14 @@ class History:
             if there was no validation.
         stopped: Why the training ended early; empty if it did not.
         seconds: How long each epoch took.
+        cached: What was computed once instead of in each epoch; empty if nothing was.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     best_state_dict: dict[str, Tensor] | None = field(default=None, repr=False)
     stopped: str = ""
     seconds: list[float] = field(default_factory=list, repr=False)
+    cached: str = ""
     _began: float = field(default_factory=time.perf_counter, repr=False)
 
     @property
@@ -55,7 +57,7 @@ class History:
         best = f"best epoch: {self.best['epoch']}" if self.best else ""
         stopped = f"ended early: {self.stopped}" if self.stopped else ""
         rows = [[row.get(key) for key in headers] for row in self.rows]
-        return Table(headers, rows, note="; ".join(part for part in (best, stopped) if part))
+        return Table(headers, rows, note="; ".join(part for part in (best, stopped, self.cached) if part))
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -65,7 +67,12 @@ class History:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rows and how it ended as plain numbers and strings."""
-        return {"rows": [dict(row) for row in self.rows], "stopped": self.stopped, "seconds": list(self.seconds)}
+        return {
+            "rows": [dict(row) for row in self.rows],
+            "stopped": self.stopped,
+            "seconds": list(self.seconds),
+            "cached": self.cached,
+        }
 
     def plot(self):
         """Return a picture of loss and accuracy by epoch."""

@@ -1,0 +1,98 @@
+"""Findings about names that differ by a wrapper: `module.`, `_orig_mod.`, `backbone.` and others."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ftlab.checkpoints.diagnosis import Case
+
+_WRAPPERS = {
+    "module.": "nn.DataParallel or DistributedDataParallel, or an averaged model",
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "model.": "a trainer such as Lightning's, which keeps the model in self.model",
+    "backbone.": "a larger model, which has this one as its backbone",
+}
+
+
+def best_prefix(state: Iterable[str], own: Iterable[str]) -> tuple[str, int]:
+    """Return the beginning that most of the file's names have before a name of the model, and how many.
+
+    Example:
+        >>> best_prefix(["module.fc.weight", "module.fc.bias", "epoch"], ["fc.weight", "fc.bias"])
+        ('module.', 2)
+    """
+    own = set(own)
+    count: Counter[str] = Counter()
+    for name in state:
+        pieces = name.split(".")
+        for depth in range(len(pieces)):
+            if ".".join(pieces[depth:]) in own:
+                count[".".join(pieces[:depth]) + "." * bool(depth)] += 1
+    if not count:
+        return "", 0
+    prefix = max(count, key=lambda one: (count[one], -len(one)))
+    return prefix, count[prefix]
+
+
+def find_inner_names(case: Case) -> None:
+    """Find names of wrappers in the middle, where a part of a model was compiled or sharded."""
+    for infix in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."):
+        clean = {name: _without(name, infix) for name in case.state}
+        gain = sum(new in case.own for new in clean.values()) - sum(name in case.own for name in case.state)
+        inside = [name for name in case.state if f".{infix}" in f".{name}" and not name.startswith(infix)]
+        if gain > 0 and inside and 2 * gain >= len(inside) and len(set(clean.values())) == len(clean):
+            case.found(
+                "inner-prefix",
+                f"{len(inside)} names have {infix!r} in the middle, such as {inside[0]!r}",
+                f"A part of the model was wrapped when it was saved, by {_WRAPPERS[infix]}.",
+                f"state = {{\n    '.'.join(piece for piece in key.split('.') if piece != {infix[:-1]!r}): value\n"
+                "    for key, value in state.items()\n}",
+            )
+
+
+def _without(name: str, infix: str) -> str:
+    return ".".join(piece for piece in name.split(".") if piece != infix[:-1])
+
+
+def find_prefix(case: Case) -> None:
+    """Find a beginning that the file's names have and the model's have not."""
+    prefix, count = best_prefix(case.state, case.own)
+    if not prefix or count <= sum(name in case.own for name in case.state):
+        return
+    with_it = [name for name in case.state if name.startswith(prefix)]
+    rest = len(case.state) - len(with_it)
+    others = f"; {rest} do not have it, such as {_first(case.state, prefix)!r}, and stay out" if rest else ""
+    keep = f"state = {{key.removeprefix({prefix!r}): value for key, value in state.items()"
+    step = keep + (f" if key.startswith({prefix!r})}}" if rest else "}")
+    case.found(
+        "prefix",
+        f"{len(with_it)} of {len(case.state)} names begin with {prefix!r}, such as {with_it[0]!r}{others}",
+        f"The model was saved inside of something else: {_wrapped_by(prefix)}. With strict=False nothing at all "
+        "would be loaded, without a word.",
+        step,
+    )
+
+
+def _first(state: Mapping[str, Any], prefix: str) -> str:
+    return next(name for name in state if not name.startswith(prefix))
+
+
+def _wrapped_by(prefix: str) -> str:
+    known = [text for wrapper, text in _WRAPPERS.items() if f".{wrapper}" in f".{prefix}"]
+    return "; ".join(known) or f"an object that calls it {prefix[:-1]!r}"
+
+
+def find_wrapped_model(case: Case) -> None:
+    """Find a beginning that the model's names have and the file's have not: the model itself is wrapped."""
+    prefix, count = best_prefix(case.own, case.state)
+    if not prefix or count <= sum(name in case.own for name in case.state):
+        return
+    case.found(
+        "wrapped-model",
+        f"the names of the model begin with {prefix!r}, those of the file do not",
+        f"The model itself is inside of something: {_wrapped_by(prefix)}. Load first and wrap afterwards, or "
+        "load into the inner model; the fix gives the names the beginning.",
+        f"state = {{{prefix!r} + key: value for key, value in state.items()}}",
+    )

@@ -1,0 +1,121 @@
+"""Find the model among what a file holds: one level down, beside an optimizer, twice with an average."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ftlab.checkpoints.diagnosis import Finding
+from ftlab.checkpoints.info import CheckpointInfo, models_of
+
+from .names import best_prefix
+
+Parts = dict[tuple[str, ...], dict[str, Tensor]]
+_AVERAGES = ("ema", "average", "shadow", "swa", "teacher")
+
+
+@dataclass
+class Choice:
+    """The part of a file that was chosen as the model, and what there is to say about that."""
+
+    keys: tuple[str, ...] = ()
+    state: dict[str, Tensor] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def choose(given: CheckpointInfo | Mapping[str, Any], model: nn.Module) -> Choice:
+    """Return the part that fits the model best, and findings about where it was."""
+    is_file = isinstance(given, CheckpointInfo)
+    parts = _of_file(given) if is_file else _of_dictionary(given)
+    if not parts:
+        return Choice(findings=[_without_model(given)])
+    own = model.state_dict()
+    ranked = sorted(parts, key=lambda keys: (-_fit(parts[keys], own), is_average(keys)))
+    keys = ranked[0]
+    choice = Choice(keys, given.state_dict(*keys) if is_file else parts[keys])
+    if keys:
+        choice.findings.append(_nested(keys, is_file))
+    others = [other for other in parts if other != keys and len(parts[other]) >= len(parts[keys]) - 2]
+    if others:
+        choice.findings.append(_twice(keys, others))
+    return choice
+
+
+def is_average(keys: tuple[str, ...]) -> bool:
+    """Return whether an entry is named like an average of weights."""
+    return any(word in key.lower() for key in keys for word in _AVERAGES)
+
+
+def _of_file(info: CheckpointInfo) -> dict[tuple[str, ...], dict[str, Any]]:
+    return {keys: {t.name: t for t in tensors} for keys, tensors in models_of(info).items() if tensors}
+
+
+def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Parts:
+    tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
+    if tensors and 2 * len(tensors) >= len(given):
+        return {keys: tensors}
+    found: Parts = {}
+    if {"state", "param_groups"} <= given.keys() or len(keys) > 4:
+        return found
+    for key, value in given.items():
+        if isinstance(value, nn.Module):
+            found[(*keys, key)] = value.state_dict()
+        elif isinstance(value, Mapping):
+            found.update(_of_dictionary(value, (*keys, str(key))))
+    return found
+
+
+def _fit(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> int:
+    """Return how many tensors would fit by name, with the best prefix, and by shape."""
+    prefix, _ = best_prefix(state, own)
+    shapes = {name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items()}
+    return sum(
+        tuple(tensor.shape) == shapes.get(name) for name, tensor in own.items() if isinstance(tensor, Tensor)
+    )
+
+
+def _nested(keys: tuple[str, ...], is_file: bool) -> Finding:
+    entry = "".join(f"[{key!r}]" for key in keys)
+    return Finding(
+        "nested",
+        f"the model's tensors are not at the top of the file, but under {entry}",
+        "The file holds more than a model: what a training run needs to go on. Only this entry is the model's "
+        "state_dict.",
+        "" if is_file else f"state = state{entry}",
+    )
+
+
+def _twice(keys: tuple[str, ...], others: list[tuple[str, ...]]) -> Finding:
+    named = ", ".join("".join(f"[{key!r}]" for key in other) for other in others)
+    taken = "".join(f"[{key!r}]" for key in keys)
+    averaged = [other for other in [keys, *others] if is_average(other)]
+    return Finding(
+        "ema" if averaged else "several-models",
+        f"the file holds the model more than once: {taken} is taken, and there is {named}",
+        "One of them is an average over the steps of training (EMA). It is usually the more accurate one to "
+        "predict with; the other one is the one to train on with. To take the other, put its name in place."
+        if averaged
+        else "They may be several models, or one at several times. To take another one, put its name in place.",
+    )
+
+
+def _without_model(given: CheckpointInfo | Mapping[str, Any]) -> Finding:
+    if isinstance(given, CheckpointInfo):
+        kinds = [part.kind for part in given.parts]
+        held = ", ".join(f"{'.'.join(part.keys) or 'the file'} ({part.kind})" for part in given.parts[:5])
+    else:
+        kinds = ["optimizer"] if {"state", "param_groups"} <= given.keys() else []
+        held = ", ".join(map(repr, list(given)[:5]))
+    if "optimizer" in kinds:
+        return Finding(
+            "optimizer",
+            f"the file holds the state of an optimizer and no model: {held}",
+            "It has momenta and learning rates, and no weights. The model was saved in another file: look for "
+            "one beside it.",
+        )
+    return Finding(
+        "no-model",
+        f"the file holds no state_dict: {held or 'nothing'}",
+        "There are no named tensors in it that could belong to a model.",
+    )

@@ -1,0 +1,49 @@
+"""Read the tensors of a checkpoint by their places in the file, past its pickle."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .info import CheckpointInfo, Place, TensorInfo, models_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_tensors(info: CheckpointInfo, part: tuple[str, ...] = ()) -> "dict[str, Tensor]":
+    """Return the tensors of one part by name; tensors that share a storage in the file share memory here too."""
+    if not info.whole:
+        problem = info.problems[0]
+        raise ValueError(f"{info.path} cannot be read: {problem.seen}. {problem.means}")
+    chosen = [] if part else next(iter(models_of(info).values()), [])
+    chosen = chosen or [tensor for tensor in info.tensors if tensor.part == part]
+    if not chosen:
+        known = sorted({".".join(tensor.part) or "(all)" for tensor in info.tensors})
+        raise ValueError(f"{info.path} has no tensors under {'.'.join(part)!r}; it has {', '.join(known)}")
+    storages: dict[str, torch.UntypedStorage] = {}
+    return {tensor.name: _read(info, tensor, storages) for tensor in chosen}
+
+
+def _read(info: CheckpointInfo, tensor: TensorInfo, storages: dict) -> "Tensor":
+    place = info.places.get(tensor.storage)
+    if place is None or tensor.kind not in ("dense", "array"):
+        raise ValueError(f"{tensor.key!r} of {info.path} is {tensor.kind}, or not stored as plain numbers")
+    if tensor.storage not in storages:
+        data = _bytes(place)
+        storages[tensor.storage] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else None
+    dtype = getattr(torch, tensor.dtype)
+    if 0 in tensor.shape:
+        return torch.empty(tensor.shape, dtype=dtype)
+    empty = torch.empty(0, dtype=dtype)
+    return empty.set_(storages[tensor.storage], tensor.offset, tensor.shape, tensor.stride)
+
+
+def _bytes(place: Place) -> bytearray:
+    if place.data is not None:
+        return bytearray(place.data)
+    data = bytearray(place.size)
+    with place.file.open("rb") as file:
+        file.seek(place.start)
+        if file.readinto(data) != place.size:
+            raise ValueError(f"{place.file} has become shorter since it was looked at")
+    return data

@@ -1,0 +1,8 @@
+"""Strategy: which parts to train, at which rates, in which order; declared, run on your data, and compared."""
+
+from .comparing import Comparison, compare
+from .declaring import Strategy, usual
+from .drawing import Case, draw
+from .running import Run
+
+__all__ = ["Case", "Comparison", "Run", "Strategy", "compare", "draw", "usual"]

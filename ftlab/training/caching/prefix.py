@@ -1,0 +1,354 @@
+"""The longest part of a forward pass that gives the same in every epoch, and the rest that is trained."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from ftlab.modes import keep_modes
+from ftlab.modes.mapping import HOLDS, PASSES, effect_of
+from ftlab.random_state import keep_random_state
+from ftlab.surgery.cutting import _leaves
+
+
+class NotExactError(ValueError):
+    """The result would be another one; the text is the reason."""
+
+
+class Rest(nn.Module):
+    """What comes behind the prefix: activations in, logits out. It shares its modules with the model.
+
+    Activations of several places are packed into one row per image, and unpacked here.
+    """
+
+    def __init__(self, as_is: fx.GraphModule, in_eval: fx.GraphModule, shapes: list[torch.Size]) -> None:
+        super().__init__()
+        self.as_is, self.in_eval, self.shapes = as_is, in_eval, shapes
+
+    def forward(self, activations: Tensor) -> Any:
+        """Return what the model gives for the images of these activations."""
+        graph = self.as_is if self.training else self.in_eval
+        return graph(*unpack(activations, self.shapes))
+
+
+@dataclass
+class Split:
+    """A model in two parts.
+
+    Attributes:
+        prefix: Images (N, C, H, W) to a tuple of activations; its modules are those of the model.
+        rest: Activations to what the model gives.
+        after: The places whose activations are kept.
+        why: Why the prefix ends where it does.
+        shapes: The shape of each activation for one image.
+        steps: The names of the modules and tensors in the prefix.
+    """
+
+    prefix: fx.GraphModule
+    rest: Rest
+    after: list[str]
+    why: str
+    shapes: list[torch.Size]
+    steps: list[str]
+
+
+def split(model: nn.Module, images: Tensor) -> Split:
+    """Cut `model` behind its longest prefix that gives the same in every epoch.
+
+    The model is not changed. A place belongs to the prefix if nothing in it can move: each parameter before it is
+    frozen, each batch norm holds its statistics, and nothing there draws random numbers; the last is found out by
+    running it.
+
+    Args:
+        model: Any module that `torch.fx` can trace, in the modes in which it will be trained.
+        images: A few images, at least two.
+
+    Raises:
+        NotExactError: There is no such part, or it cannot be told apart.
+    """
+    refuse_what_cannot_be_split(model)
+    graph, names = trace(model)
+    walk = _Walk(model, graph, names, images)
+    ends, needed = _frontier(graph, walk.fixed, walk.is_per_image)
+    if graph_input(graph) in ends and len(ends) == 1:
+        raise NotExactError(f"there is no frozen part to compute once: {walk.first_reason()}")
+    if not needed:
+        raise NotExactError("what the model gives depends on no trainable parameter: there is nothing to train")
+    prefix = _prefix(model, graph, ends)
+    as_is = _behind(model, graph, ends, needed)
+    after = [names[node] for node in ends]
+    in_eval = _behind_in_eval(model, after) if _has_two_forwards(model) else as_is
+    shapes = [walk.values[node].shape[1:] for node in ends]
+    rest = Rest(as_is, in_eval, shapes)
+    for module in (as_is, in_eval):
+        module.training = model.training
+    rest.training = any(module.training for module in model.modules())
+    steps = [node.target for node in prefix.graph.nodes if node.op in ("call_module", "get_attr")]
+    return Split(prefix, rest, after, walk.first_reason(), shapes, list(dict.fromkeys(steps)))
+
+
+def refuse_what_cannot_be_split(model: nn.Module) -> None:
+    """Refuse what is no plain model, and one that somebody listens to."""
+    parameters = list(model.parameters())
+    if all(parameter.requires_grad for parameter in parameters):
+        raise NotExactError("no parameter of the model is frozen")
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise NotExactError("every parameter of the model is frozen: there is nothing left to train")
+    wrapped = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
+    if isinstance(model, wrapped) or hasattr(model, "_orig_mod"):
+        raise NotExactError(f"a {type(model).__name__} cannot be taken apart; give the model inside of it")
+    for name, module in model.named_modules():
+        if list(module.children()) and _is_watched(module):
+            raise NotExactError(f"a hook on {name or 'the model'!r} would no longer be called")
+
+
+def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
+    """Return the graph of the forward pass in the modes as they are, and the name of each place."""
+    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), **_leaves(model))
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:
+        raise NotExactError(
+            f"torch.fx cannot trace the forward of this {type(model).__name__} ({type(error).__name__}: {error})"
+        ) from error
+    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
+        raise NotExactError("the forward takes more than the images")
+    return graph, {node: tracer.node_to_qualname.get(node, node.name) for node in graph.nodes}
+
+
+def graph_input(graph: fx.Graph) -> fx.Node:
+    """Return the node of the images."""
+    return next(node for node in graph.nodes if node.op == "placeholder")
+
+
+def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+    """Return the activations of each place; the opposite of `pack`."""
+    if len(shapes) == 1:
+        return [packed]
+    parts = packed.split([shape.numel() for shape in shapes], dim=1)
+    return [
+        part.unflatten(1, shape) if shape else part.flatten() for part, shape in zip(parts, shapes, strict=True)
+    ]
+
+
+def pack(activations: tuple[Tensor, ...]) -> Tensor:
+    """Return one tensor with the activations of all places, a row per image.
+
+    Example:
+        >>> pack((torch.zeros(2, 3), torch.zeros(2, 4, 5))).shape
+        torch.Size([2, 23])
+    """
+    if len(activations) == 1:
+        return activations[0]
+    return torch.cat([each.reshape(len(each), -1) for each in activations], dim=1)
+
+
+@dataclass
+class _Walk:
+    """Go through the graph, and run all that nothing can move, on some images and on half of them."""
+
+    model: nn.Module
+    graph: fx.Graph
+    names: dict[fx.Node, str]
+    images: Tensor
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    halves: dict[fx.Node, Any] = field(default_factory=dict)
+    reasons: dict[fx.Node, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.modules = dict(self.model.named_modules())
+        # a leaf of a kind that nobody knows may write into its buffers: they are put back
+        buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in self.model.buffers()]
+        with keep_random_state(), torch.no_grad():
+            self._run(self.images, self.values)
+            self._run(self.images[: len(self.images) // 2], self.halves)
+            for buffer, version, before in buffers:
+                if buffer._version != version:
+                    buffer.copy_(before)
+
+    @property
+    def fixed(self) -> set[fx.Node]:
+        return self.values.keys() & self.halves.keys()
+
+    def _run(self, images: Tensor, values: dict[fx.Node, Any]) -> None:
+        interpreter = fx.Interpreter(fx.GraphModule(self.model, self.graph), garbage_collect_values=False)
+        interpreter.env = values
+        interpreter.args_iter = iter([images])
+        for node in self.graph.nodes:
+            if node.op == "output" or any(source not in values for source in node.all_input_nodes):
+                continue
+            reason = self._moves(node) or self._run_node(interpreter, node)
+            if reason:
+                self.reasons.setdefault(node, reason)
+
+    def _run_node(self, interpreter: fx.Interpreter, node: fx.Node) -> str:
+        before = _random_state(self.images.device)
+        written = self._versions(node)
+        try:
+            value = interpreter.run_node(node)
+        except Exception as error:
+            raise NotExactError(f"{self.names[node]!r} raised {type(error).__name__}: {error}") from error
+        if before != _random_state(self.images.device):
+            return f"{self.names[node]!r} draws random numbers"
+        if written != self._versions(node):
+            return f"{self.names[node]!r} writes into its buffers"
+        interpreter.env[node] = value
+        return ""
+
+    def _versions(self, node: fx.Node) -> list[int]:
+        module = self.modules.get(node.target) if node.op == "call_module" else None
+        return [buffer._version for buffer in module.buffers()] if module is not None else []
+
+    def _moves(self, node: fx.Node) -> str:
+        """Say why a node does not give the same in every epoch, as far as its modules and tensors tell."""
+        if node.op == "get_attr":
+            tensor = _attribute(self.model, node.target)
+            trainable = isinstance(tensor, Tensor) and tensor.requires_grad
+            return f"{node.target!r} is trainable" if trainable else ""
+        if node.op != "call_module":
+            return ""
+        module, name = self.modules[node.target], node.target
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            return f"{name!r} is trainable"
+        if _is_watched(module):
+            return f"a hook on {name!r} is to be called"
+        for inner in module.modules():
+            effect = effect_of(inner)
+            if effect and effect not in (HOLDS, PASSES, "computes as in eval mode"):
+                return f"{name!r} is in train mode: {effect}"
+        return ""
+
+    def is_per_image(self, node: fx.Node) -> bool:
+        """Return whether a value has a row per image that is the same whatever images stand beside it."""
+        value, half = self.values[node], self.halves[node]
+        if not isinstance(value, Tensor) or not value.ndim or len(value) != len(self.images):
+            return False
+        if len(half) != len(self.images) // 2 or half.shape[1:] != value.shape[1:]:
+            return False
+        return close(value[: len(half)], half)
+
+    def first_reason(self) -> str:
+        return next(iter(self.reasons.values()), "the prefix is the whole model")
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal up to what the order of adding up changes."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    size = float(other.abs().max()) if other.numel() else 0.0
+    room = 2e3 * torch.finfo(one.dtype).eps
+    return torch.allclose(one, other, rtol=room, atol=room * max(size, 1e-3), equal_nan=True)
+
+
+def _frontier(graph: fx.Graph, fixed: Any, is_per_image: Any) -> tuple[list[fx.Node], set[fx.Node]]:
+    """Return the places whose values are kept, and the nodes that the rest has to run."""
+    ends, needed, todo = set(), set(), list(output_of(graph).all_input_nodes)
+    while todo:
+        node = todo.pop()
+        if node in ends or node in needed:
+            continue
+        if node in fixed and (node.op == "placeholder" or is_per_image(node)):
+            ends.add(node)
+        else:  # something that moves; or a size, a tuple, a table of positions, which the rest works out again
+            needed.add(node)
+            todo += node.all_input_nodes
+    return [node for node in graph.nodes if node in ends], needed
+
+
+def output_of(graph: fx.Graph) -> fx.Node:
+    """Return the node of what the model gives."""
+    return next(node for node in graph.nodes if node.op == "output")
+
+
+def _prefix(model: nn.Module, graph: fx.Graph, ends: list[fx.Node]) -> fx.GraphModule:
+    smaller, copies = fx.Graph(), {}
+    wanted = _ancestors(ends)
+    for node in graph.nodes:
+        if node in wanted:
+            copies[node] = smaller.node_copy(node, copies.__getitem__)
+    smaller.output(tuple(copies[node] for node in ends))
+    return _module(model, smaller, "Prefix")
+
+
+def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
+    seen, todo = set(), list(nodes)
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo += node.all_input_nodes
+    return seen
+
+
+def _behind(model: nn.Module, graph: fx.Graph, ends: list[fx.Node], needed: set[fx.Node]) -> fx.GraphModule:
+    smaller = fx.Graph()
+    copies = {node: smaller.placeholder(f"kept_{place}") for place, node in enumerate(ends)}
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = smaller.node_copy(node, copies.__getitem__)
+    smaller.node_copy(output_of(graph), copies.__getitem__)
+    return _module(model, smaller, "Rest")
+
+
+def _module(model: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
+    # GraphModule keeps references to the model's modules, but sets its own flag of train mode
+    with keep_modes(model):
+        return fx.GraphModule(model, graph, name)
+
+
+def _has_two_forwards(model: nn.Module) -> bool:
+    """Return whether Python code between the layers asks for the mode; tracing has written down the answer."""
+    outer = (module for module in model.modules() if list(module.children()))
+    return any("training" in _names_in(type(module).forward) for module in outer)
+
+
+def _names_in(function: Any) -> tuple[str, ...]:
+    return getattr(getattr(function, "__code__", None), "co_names", ())
+
+
+def _behind_in_eval(model: nn.Module, after: list[str]) -> fx.GraphModule:
+    """Trace the rest again in eval mode, behind the same places."""
+    with keep_modes(model):
+        model.eval()
+        graph, names = trace(model)
+    places = {name: node for node, name in names.items()}
+    if any(name not in places for name in after):
+        raise NotExactError("in eval mode the forward takes another way through the frozen part")
+    ends = [places[name] for name in after]
+    _, needed = _frontier(graph, ends, lambda node: True)
+    if any(node.op == "placeholder" for node in needed):
+        raise NotExactError("in eval mode the forward takes another way through the frozen part")
+    return _behind(model, graph, ends, needed)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return any(
+        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    )
+
+
+def _attribute(model: nn.Module, target: str) -> Any:
+    value: Any = model
+    for name in target.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _random_state(device: torch.device) -> bytes:
+    state = torch.get_rng_state().numpy().tobytes()
+    return state + torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else state
+
+
+def tensors_of(model: nn.Module, steps: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers at these places of the model, by name."""
+    for step in steps:
+        value = _attribute(model, step)
+        if isinstance(value, Tensor):
+            yield step, value
+        else:
+            yield from ((f"{step}.{name}", t) for name, t in [*value.named_parameters(), *value.named_buffers()])
