@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ftlab import finetune, training
+from ftlab.checkpoints import load
 from ftlab.cli import main
 from ftlab.finetune import rundir, running
 from ftlab.finetune.images import augmented, order
@@ -58,7 +59,7 @@ def start(command: list[str], images: Path, out: Path, *more: str, **options) ->
 
 def differences(one: Path, other: Path) -> float:
     """Return the largest difference between the last tensors of two runs."""
-    first, second = (rundir.load(out / rundir.LAST)["model"] for out in (one, other))
+    first, second = (load(out / rundir.LAST)["model"] for out in (one, other))
     return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
 
 
@@ -126,13 +127,23 @@ def test_two_processes_make_the_same_model(straight, images, tmp_path):
         said = process.communicate()[0]
     assert process.returncode == 0, "".join(said)
     assert differences(out, tmp_path / "run") < 1e-4
-    saved = rundir.load(tmp_path / "run" / rundir.LAST)
-    assert saved["rows"][-1]["val loss"] == pytest.approx(wanted.rows[-1]["val loss"], abs=1e-4)
+    saved = load(tmp_path / "run" / rundir.LAST)
+    assert saved["extra"]["rows"][-1]["val loss"] == pytest.approx(wanted.rows[-1]["val loss"], abs=1e-4)
 
 
 def test_two_machines_make_the_same_model(straight, images, tmp_path):
     out, _ = straight
-    agent = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", tmp_path.name]
+    agent = [
+        *TORCHRUN,
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "1",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-id",
+        tmp_path.name,
+    ]
     agent += ["--rdzv-endpoint", f"localhost:{free_port()}", "--local-addr", "localhost"]
     machines = [start(agent, images, tmp_path / "run") for _ in range(2)]
     said = [machine.communicate()[0] for machine in machines]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ftlab import pretrained
+from ftlab.checkpoints import load
 from ftlab.data.images import read_image
 from ftlab.finetune import rundir
 
@@ -73,7 +74,7 @@ def load_best(out: str | Path) -> nn.Module:
     if not file.exists():
         raise FileNotFoundError(f"the run in {out} has not finished an epoch: there is no {rundir.BEST} yet")
     model = pretrained.load(plan.backbone, weights=None, num_classes=len(classes))
-    model.load_state_dict(rundir.load(file)["model"])
+    model.load_state_dict(load(file)["model"])
     return model.eval()
 
 

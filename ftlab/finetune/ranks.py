@@ -55,6 +55,10 @@ class Ranks:
         dist.all_reduce(total)
         return total.to(numbers.device)
 
+    def all(self, here: bool) -> bool:
+        """Return whether something is so on every rank."""
+        return bool(self.sum(torch.tensor(float(here))).item() == self.size)
+
     def gather(self, rows: Tensor, count: int) -> Tensor:
         """Return the rows of all ranks (count, ...) in the order in which `share` dealt them out.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ftlab import plots
+from ftlab.checkpoints import LoadReceipt
 from ftlab.data.images import Images
 from ftlab.finetune import rundir
 from ftlab.finetune.plan import Plan
@@ -30,7 +31,8 @@ def write(
     history: History,
     evaluation: Evaluation,
     images: Images,
-    audit: FreezeAudit | None,
+    receipt: LoadReceipt,
+    audit: FreezeAudit,
     before: dict[str, Tensor],
     after: dict[str, Tensor],
 ) -> None:
@@ -42,6 +44,7 @@ def write(
         history: Its epochs.
         evaluation: Of the best model on the validation images.
         images: The validation images.
+        receipt: What came with the weights.
         audit: Of the first step.
         before: The parameters at the start, by name.
         after: The parameters at the end, by name.
@@ -52,10 +55,11 @@ def write(
         "What is taken for what": _picture(plots.confusion(evaluation)),
         "The surest mistakes": _mistakes(images, evaluation),
         "What moved": moved(before, after)._repr_html_(),
-        "The first step, audited": audit._repr_html_() if audit else "",
+        "What came with the weights": receipt._repr_html_(),
+        "The first step, audited": audit._repr_html_(),
         "Made with": Table(["what", "which"], rundir.versions().items())._repr_html_(),
     }
-    body = "".join(f"<h2>{escape(title)}</h2>{content}" for title, content in sections.items() if content)
+    body = "".join(f"<h2>{escape(title)}</h2>{content}" for title, content in sections.items())
     title = f"{escape(Path(plan.folder).name)}: {escape(repr(evaluation))}"
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

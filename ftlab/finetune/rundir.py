@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 import torchvision
 
 from ftlab import __version__
+from ftlab.checkpoints import load
+from ftlab.checkpoints.replacing import NewFile
 from ftlab.data.images import Images
 from ftlab.finetune.plan import Plan
 
@@ -70,12 +71,9 @@ def read_plan(out: Path) -> tuple[Plan, list[str]]:
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with NewFile(file) as new:
+        new.write(text.encode())
+        new.put_in_place()
 
 
 def agree(plan: Plan, given: dict[str, Any], out: Path) -> None:
@@ -113,29 +111,9 @@ def load_last(out: Path, splits: list[Images], classes: list[str]) -> dict[str, 
         ValueError: The images are others than those of the run.
     """
     saved = load(out / LAST) if (out / LAST).exists() else None
-    changed = splits[0].classes != classes or (saved is not None and saved["images"] != fingerprint(splits))
+    changed = splits[0].classes != classes or (
+        saved is not None and saved["extra"]["images"] != fingerprint(splits)
+    )
     if changed:
         raise ValueError(f"the images have changed since the run in {out} began; begin a new run")
     return saved
-
-
-def save(file: Path, **content: Any) -> None:
-    """Write tensors, numbers and text whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        with part.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise OSError(
-            f"{file} could not be written: {error.strerror or error}; the file as it was before is whole"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def load(file: Path) -> dict[str, Any]:
-    """Return what `save` wrote; no code in it is run."""
-    return torch.load(file, map_location="cpu", weights_only=True)

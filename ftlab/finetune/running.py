@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ftlab import data, pretrained
+from ftlab.checkpoints import LoadReceipt, load, load_into, restore, save
+from ftlab.checkpoints.content import Checkpoint
 from ftlab.data.images import Images
 from ftlab.finetune import rundir
+from ftlab.finetune.features import once
 from ftlab.finetune.images import Reader, order
 from ftlab.finetune.plan import Plan, build_optimizer, build_schedule, choose, freeze_rest
 from ftlab.finetune.ranks import Ranks, joined, restarted
@@ -69,7 +72,9 @@ def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say
     if resume:
         saved = rundir.load_last(out, splits, classes)
         say(
-            f"going on after step {saved['step']} of the run in {out}" if saved else f"beginning the run in {out}"
+            f"going on after step {saved['extra']['step']} of the run in {out}"
+            if saved
+            else f"beginning the run in {out}"
         )
         return plan, splits, saved
     counts = torch.bincount(torch.tensor(splits[0].targets)).tolist()
@@ -94,21 +99,20 @@ class _Run:
         self.train = Reader(splits[0], prepare, seed=plan.seed, augment=plan.augment)
         self.val = Reader(splits[1], prepare)
         self.steps = -(-len(splits[0]) // plan.batch_size)  # per epoch
-        self.model = _model(plan, splits[0].classes, self.train.one(0).shape[-1]).to(ranks.device)
+        self.model, self.receipt = _model(plan, splits[0].classes, self.train.one(0).shape[-1])
+        self.model.to(ranks.device)
         self.optimizer = build_optimizer(self.model, plan)
         self.schedule = build_schedule(self.optimizer, plan.epochs * self.steps)
         self.history, self.step, self.sums = History(), 0, torch.zeros(3, dtype=torch.float64)
         self.before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.audit: FreezeAudit | None = None
-        self.resumed = saved is not None
+        self.audit = self._check_freeze()
+        self.trained, (self.train, self.val) = once(self.model, [self.train, self.val], ranks, say)
         if saved:
             self._restore(saved)
 
     def go(self) -> History:
         """Train to the end of the plan, save, and write the report."""
-        self._check_freeze()
-        distributed = self.ranks.size > 1
-        model = DistributedDataParallel(self.model) if distributed else self.model
+        model = DistributedDataParallel(self.trained) if self.ranks.size > 1 else self.trained
         saved_at = time.monotonic()
         while self.step < self.plan.epochs * self.steps:
             epoch, first = divmod(self.step, self.steps)
@@ -161,7 +165,7 @@ class _Run:
         self.sums.zero_()
         if self.ranks.is_first:
             if self.history.best is row:  # before last.pt: a stop between the two then repeats this epoch
-                rundir.save(self.out / rundir.BEST, model=self.model.state_dict(), epoch=epoch)
+                save(self.out / rundir.BEST, model=self.model, extra={"epoch": epoch})
             self._save_last()
         self.say(
             f"epoch {epoch + 1} of {self.plan.epochs}: "
@@ -184,13 +188,14 @@ class _Run:
             F.cross_entropy(logits, targets).item(), targets, logits.softmax(1), list(images.classes)
         )
 
-    def _check_freeze(self) -> None:
+    def _check_freeze(self) -> FreezeAudit:
         """Audit one real step: what the plan freezes must hold. The model is as before."""
-        images, targets, _ = next(iter(self._batches(0, 0)))
-        step = lambda: self._audited_step(images[:4], targets[:4])  # noqa: E731
-        self.audit = audit(self.model, step, optimizer=self.optimizer) if len(images) else None
-        if self.audit and self.audit.leaks:
-            raise RuntimeError(f"frozen tensors moved in the first step: {self.audit.leaks}")
+        images, targets = next(self.train.batches([range(2)]))
+        images, targets = images.to(self.ranks.device), targets.to(self.ranks.device)
+        found = audit(self.model, lambda: self._audited_step(images, targets), optimizer=self.optimizer)
+        if found.leaks:
+            raise RuntimeError(f"frozen tensors moved in the first step: {found.leaks}")
+        return found
 
     def _audited_step(self, images: Tensor, targets: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -198,26 +203,26 @@ class _Run:
         self.optimizer.step()
 
     def _save_last(self) -> None:
-        rundir.save(
+        save(
             self.out / rundir.LAST,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            schedule=self.schedule.state_dict(),
-            step=self.step,
-            rows=self.history.rows,
-            sums=self.sums,
-            images=rundir.fingerprint([self.train.images, self.val.images]),
+            model=self.model,
+            optimizer=self.optimizer,
+            scheduler=self.schedule,
+            extra={
+                "step": self.step,
+                "rows": self.history.rows,
+                "sums": self.sums,
+                "images": rundir.fingerprint([self.train.images, self.val.images]),
+            },
         )
 
-    def _restore(self, saved: dict[str, Any]) -> None:
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.step, self.sums = saved["step"], saved["sums"]
-        self.history.rows.extend(saved["rows"])
+    def _restore(self, saved: Checkpoint) -> None:
+        restore(saved, model=self.model, optimizer=self.optimizer, scheduler=self.schedule)
+        self.step, self.sums = saved["extra"]["step"], saved["extra"]["sums"]
+        self.history.rows.extend(saved["extra"]["rows"])
 
     def _finish(self) -> History:
-        best = self.ranks.first(lambda: rundir.load(self.out / rundir.BEST))
+        best = self.ranks.first(lambda: load(self.out / rundir.BEST))
         last = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.model.load_state_dict(best["model"])
         evaluation = self._evaluate()
@@ -225,15 +230,29 @@ class _Run:
             from ftlab.finetune import report  # draws: loads matplotlib
 
             report.write(
-                self.out, self.plan, self.history, evaluation, self.val.images, self.audit, self.before, last
+                self.out,
+                self.plan,
+                self.history,
+                evaluation,
+                self.val.images,
+                self.receipt,
+                self.audit,
+                self.before,
+                last,
             )
-            self.say(f"done: {evaluation!r} (epoch {best['epoch'] + 1}); see {self.out / rundir.REPORT}")
+            self.say(f"done: {evaluation!r} (epoch {best['extra']['epoch'] + 1}); see {self.out / rundir.REPORT}")
         return self.history
 
 
-def _model(plan: Plan, classes: list[str], size: int) -> nn.Module:
-    """Return the pretrained model with a new head, frozen as planned, in eval mode; same seed, same model."""
+def _model(plan: Plan, classes: list[str], size: int) -> tuple[nn.Module, LoadReceipt]:
+    """Return the pretrained model with a new head, frozen as planned, in eval mode; same seed, same model.
+
+    The receipt proves which share of it came with the weights; too little is an error.
+    """
     with keep_random_state(plan.seed):
-        model = pretrained.load(plan.backbone, num_classes=len(classes))
+        model = pretrained.load(plan.backbone, weights=None, num_classes=len(classes))
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights = pretrained.load(plan.backbone).state_dict()
+    receipt = load_into(model, {name: t for name, t in weights.items() if t.shape == own.get(name)})
     freeze_rest(model, plan, size)
-    return model.eval()
+    return model.eval(), receipt
