@@ -70,7 +70,7 @@ def _finetune(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _fail(f"stopped; ftlab finetune {args.folder} --out {args.out} --resume goes on")
     except (OSError, ValueError) as error:
-        return _fail(error)
+        return _fail(str(error).replace("pass skip_bad=True", "give --skip-bad"))
     return 0
 
 

@@ -65,8 +65,8 @@ class Plan:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is unknown; {nearest(getattr(self, name), known)}"
                 )
-        for name in ("epochs", "batch_size", "lr"):
-            if not getattr(self, name) > 0:
+        for name in ("epochs", "batch_size", "lr", "size"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("body", "weight_decay"):
             if not getattr(self, name) >= 0:

@@ -68,6 +68,7 @@ def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say
         rundir.agree(plan, {"folder": str(folder)} | choices, out)
     else:
         plan = choose([1], {"folder": str(folder)} | choices)  # a wrong choice is said before the images are read
+    pretrained.load(plan.backbone)  # here first: what has to be fetched is fetched once, before a folder is made
     splits = [_split(folder, side, plan) for side in ("train", "val")]
     if resume:
         saved = rundir.load_last(out, splits, classes)
@@ -180,7 +181,7 @@ class _Run:
         parts = [mine[start : start + size] for start in range(0, len(mine), size)] or [mine]
         with torch.no_grad(), self._precision():
             logits = [
-                self.model(batch.to(self.ranks.device)).float().cpu() for batch, _ in self.val.batches(parts)
+                self.trained(batch.to(self.ranks.device)).float().cpu() for batch, _ in self.val.batches(parts)
             ]
         logits = self.ranks.gather(torch.cat(logits), len(images))
         targets = self.val.targets(range(len(images)))
