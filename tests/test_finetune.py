@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -177,3 +176,151 @@ def free_port() -> int:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_the_frozen_part_is_run_once_and_that_changes_nothing(images, tmp_path, monkeypatch):
+    choices = {"size": 32, "epochs": 2, "strategy": "head", "batch_size": 5}
+    said = []
+    finetune.run(images, tmp_path / "once", say=said.append, **choices)
+    assert any("is run once" in line for line in said)
+    monkeypatch.setattr(running, "once", lambda model, readers, ranks, say: (model, readers))
+    finetune.run(images, tmp_path / "always", say=lambda line: None, **choices)
+    assert differences(tmp_path / "once", tmp_path / "always") < 1e-5
+
+
+def test_a_full_disk_ends_the_run_and_it_goes_on_from_there(straight, images, tmp_path):
+    out, _ = straight
+    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))}
+    with start([sys.executable], images, tmp_path / "run", **small) as process:
+        said = process.communicate()[0]
+    assert process.returncode == 1
+    assert "could not be written" in said
+    assert "Traceback" not in said
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]  # no half file
+    finetune.run(images, tmp_path / "run", resume=True, say=lambda line: None)
+    assert differences(out, tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--size", "0"], "size must be above 0, not 0"),
+        (["--epochs", "-1"], "epochs must be above 0"),
+        (["--strategy", "tail"], "strategy 'tail' is unknown; the first ones are 'head'"),
+        (["--backbone", "resnet81"], "the nearest are 'resnet18'"),
+        (["--resume"], "no folder of a run"),
+    ],
+)
+def test_a_wrong_choice_is_said_and_nothing_is_made(arguments, says, images, tmp_path, capsys):
+    assert main(["finetune", str(images), "--out", str(tmp_path / "run"), *arguments]) == 1
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_none_are_named_or_left_out(images, tmp_path, capsys):
+    dirty = tmp_path / "dirty"
+    shutil.copytree(images, dirty)
+    (dirty / "food" / "notes.png").write_text("eggs, milk")
+    command = ["finetune", str(dirty), "--out", str(tmp_path / "run"), "--size", "32", "--epochs", "1"]
+    assert main(command) == 1
+    assert "food/notes.png" in (said := capsys.readouterr().err)
+    assert "--skip-bad" in said
+    with pytest.warns(UserWarning, match="left out"):
+        assert main([*command, "--skip-bad"]) == 0
+
+
+def test_one_class_is_nothing_to_tell(images, tmp_path, capsys):
+    shutil.copytree(images / "food", tmp_path / "one" / "food")
+    assert main(["finetune", str(tmp_path / "one"), "--out", str(tmp_path / "run")]) == 1
+    assert "only one class folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(images, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["finetune", str(images), "--out", str(tmp_path / "file" / "run"), "--size", "32"]) == 1
+    assert "file" in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten(straight, images, capsys):
+    out, _ = straight
+    before = (out / "best.pt").read_bytes()
+    assert main(["finetune", str(images), "--out", str(out), *FLAGS]) == 1
+    assert "has a run already" in capsys.readouterr().err
+    assert (out / "best.pt").read_bytes() == before
+
+
+def test_going_on_with_another_plan_or_other_images_is_refused(straight, images, tmp_path):
+    out, _ = straight
+    with pytest.raises(ValueError, match="epochs was 3, now 4"):
+        finetune.run(images, out, resume=True, epochs=4)
+    mine = tmp_path / "images"
+    shutil.copytree(images, mine)
+    finetune.run(mine, tmp_path / "run", size=32, epochs=1, say=lambda line: None)
+    Image.new("RGB", (32, 32), "red").save(mine / "food" / "red.png")
+    with pytest.raises(ValueError, match="the images have changed"):
+        finetune.run(mine, tmp_path / "run", resume=True, say=lambda line: None)
+
+
+def test_predict_says_what_is_on_images_and_which_files_are_none(straight, images, tmp_path, capsys):
+    out, _ = straight
+    (tmp_path / "notes.txt").write_text("no image")
+    file = sorted((images / "food").iterdir())[0]
+    assert main(["predict", str(out), str(file), str(tmp_path / "notes.txt"), "--json", "--top", "2"]) == 1
+    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(good["scores"]) == 2
+    assert set(good["scores"]) < set(CLASSES)
+    assert "cannot be read" in bad["problem"]
+    assert main(["predict", str(out), str(images / "food")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+@pytest.mark.parametrize(("out", "says"), [("nowhere", "no folder of a run"), (".", "no folder of a run")])
+def test_predict_without_a_run(out, says, tmp_path, capsys):
+    assert main(["predict", str(tmp_path / out), "x.png"]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_a_plan_is_chosen_by_how_many_images_there_are_and_says_why():
+    assert choose([20, 20], {"folder": "x"}).strategy == "head"
+    assert choose([100, 120], {"folder": "x"}).strategy == "last third"
+    plan = choose([900, 800], {"folder": "x"})
+    assert (plan.strategy, plan.augment) == ("everything", True)
+    assert "850 images per class" in repr(plan)
+    given = choose([900], {"folder": "x", "strategy": "head", "augment": None})
+    assert (given.strategy, given.augment) == ("head", False)
+    assert "strategy" not in given.why
+    with pytest.raises(TypeError, match="the nearest is 'epochs'"):
+        choose([1], {"folder": "x", "epoch": 3})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_16", "googlenet", "densenet121"])
+def test_each_strategy_trains_its_part_on_every_kind_of_model(name):
+    from ftlab import pretrained
+    from ftlab.finetune.plan import build_optimizer, freeze_rest
+
+    with torch.device("meta"):
+        model = pretrained.load(name, weights=None)
+    trained = {}
+    for strategy in ("head", "last third", "everything"):
+        plan = Plan("x", backbone=name, strategy=strategy)
+        freeze_rest(model, plan, 224)
+        trained[strategy] = {key for key, p in model.named_parameters() if p.requires_grad}
+        rates = {group["lr"] for group in build_optimizer(model, plan).param_groups}
+        assert rates == ({plan.lr} if strategy == "head" else {plan.lr, plan.lr * plan.body})
+    assert len(trained["head"]) == 2
+    assert trained["head"] < trained["last third"] < trained["everything"]
+    assert not any(key.startswith("aux") for key in trained["everything"])
+
+
+def test_an_image_looks_otherwise_in_each_epoch_and_the_same_in_each_run():
+    image = Image.effect_noise((40, 40), 80)
+    looks = {augmented(image, 0, epoch, 3).tobytes() for epoch in range(5)}
+    assert len(looks) == 5
+    assert augmented(image, 0, 1, 3).tobytes() == augmented(image, 0, 1, 3).tobytes()
+
+
+def test_shares_are_all_positions_once():
+    positions = order(11, seed=1, epoch=2)
+    shares = [Ranks(rank, 3, torch.device("cpu")).share(positions) for rank in range(3)]
+    assert sorted(position for share in shares for position in share) == list(range(11))
+    assert order(11, 1, 2) == positions != order(11, 1, 3)

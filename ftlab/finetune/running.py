@@ -22,6 +22,7 @@ from ftlab.finetune.plan import Plan, build_optimizer, build_schedule, choose, f
 from ftlab.finetune.ranks import Ranks, joined, restarted
 from ftlab.freezing import FreezeAudit, audit
 from ftlab.random_state import keep_random_state
+from ftlab.surgery import replace_head
 from ftlab.training import Evaluation, History
 
 Say = Callable[[str], Any]
@@ -251,7 +252,9 @@ def _model(plan: Plan, classes: list[str], size: int) -> tuple[nn.Module, LoadRe
     The receipt proves which share of it came with the weights; too little is an error.
     """
     with keep_random_state(plan.seed):
-        model = pretrained.load(plan.backbone, weights=None, num_classes=len(classes))
+        # Not num_classes=: torchvision's own first values of a small head are far too large to begin with.
+        model = pretrained.load(plan.backbone, weights=None)
+        replace_head(model, len(classes))
     own = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = pretrained.load(plan.backbone).state_dict()
     receipt = load_into(model, {name: t for name, t in weights.items() if t.shape == own.get(name)})
