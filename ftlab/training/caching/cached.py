@@ -161,12 +161,11 @@ class Cache:
         device = next(self.model.parameters()).device
         few = data.probe(self.example.dataset).to(device)
         self.parts = split(self.model, few)
-        prove(self.model, self.parts, few)
-        self.prefix = fast(self.parts.prefix, few)
+        activations = prove(self.model, self.parts, few)
+        self.prefix = fast(self.parts.prefix, few, activations)
         self.held = Held(self.model, self.parts)
-        with torch.no_grad():
-            one = pack(self.parts.prefix(few))
-        self.shape, self.dtype, self.device = one.shape[1:], one.dtype, device
+        packed = pack(activations)
+        self.shape, self.dtype, self.device = packed.shape[1:], packed.dtype, device
         self.batch = BATCH.get(device.type, BATCH_ON_GPU)
 
     def loader(self, images: DataLoader, views: int | None = None) -> CachedLoader:
@@ -180,16 +179,7 @@ class Cache:
             classes = list(getattr(images.dataset, "classes", []))
             self._known[key] = Activations([each for each, _ in values], values[0][1], classes)
         seen = data.quick_digest(images.dataset)
-        return CachedLoader(self._known[key], images, lambda: self._check(images.dataset, seen))
-
-    def stale(self, *loaders: CachedLoader) -> str:
-        """Return what changed since, in model or data; "" if nothing did."""
-        try:
-            for loader in loaders:
-                loader.check()
-        except RuntimeError as error:
-            return str(error)
-        return ""
+        return CachedLoader(self._known[key], images, lambda: self._changed(images.dataset, seen))
 
     def result(self, train: CachedLoader, val: CachedLoader | None, seconds: float) -> Cached:
         """Return what `cached` gives."""
@@ -197,15 +187,10 @@ class Cache:
         parts = self.parts
         return Cached(parts.rest, train, val, parts.after, parts.why, size, seconds, self.where)
 
-    def _check(self, dataset: Dataset, seen: str) -> None:
-        changed = self.held.changed()
-        if not changed and data.quick_digest(dataset) != seen:
-            changed = f"the {type(dataset).__name__} of the images"
-        if changed:
-            raise RuntimeError(
-                f"{changed} has changed since the activations were computed; they would be those of another "
-                "model or of other images. Call training.cached(...) again"
-            )
+    def _changed(self, dataset: Dataset, seen: str) -> str:
+        """Return what changed since the activations were computed; "" if nothing did."""
+        same_images = data.quick_digest(dataset) == seen
+        return self.held.changed() or ("" if same_images else f"the {type(dataset).__name__} of the images")
 
     def _one_view(self, dataset: Dataset, view: int) -> tuple[Tensor, Tensor]:
         def fill(room: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:

@@ -207,7 +207,7 @@ class _Walk:
     def _moves(self, node: fx.Node) -> str:
         """Say why a node does not give the same in every epoch, as far as its modules and tensors tell."""
         if node.op == "get_attr":
-            tensor = _attribute(self.model, node.target)
+            tensor = attribute(self.model, node.target)
             trainable = isinstance(tensor, Tensor) and tensor.requires_grad
             return f"{node.target!r} is trainable" if trainable else ""
         if node.op != "call_module":
@@ -332,7 +332,8 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
-def _attribute(model: nn.Module, target: str) -> Any:
+def attribute(model: nn.Module, target: str) -> Any:
+    """Return the module or tensor of this name."""
     value: Any = model
     for name in target.split("."):
         value = getattr(value, name)
@@ -347,7 +348,7 @@ def _random_state(device: torch.device) -> bytes:
 def tensors_of(model: nn.Module, steps: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters and buffers at these places of the model, by name."""
     for step in steps:
-        value = _attribute(model, step)
+        value = attribute(model, step)
         if isinstance(value, Tensor):
             yield step, value
         else:

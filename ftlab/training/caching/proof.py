@@ -10,36 +10,35 @@ from ftlab.random_state import keep_random_state
 from ftlab.training.caching.prefix import NotExactError, Split, close, pack
 
 
-def prove(model: nn.Module, parts: Split, images: Tensor) -> None:
+def prove(model: nn.Module, parts: Split, images: Tensor) -> tuple[Tensor, ...]:
     """Run the two parts beside the model, and refuse them if they give anything else.
 
     The model is not changed: batch norm counts in copies of its buffers.
 
+    Returns:
+        The activations of these images.
+
     Raises:
         NotExactError: The logits differ.
     """
-    for mode in ("the modes as they are", "eval mode"):
-        with torch.no_grad(), keep_random_state():
-            if mode == "eval mode":
-                with evaluating(model):  # the modules of the rest are the model's
-                    parts.rest.training, flag = False, parts.rest.training
-                    try:
-                        whole, cut = _both(model, parts, images)
-                    finally:
-                        parts.rest.training = flag
-            else:
-                whole, cut = _both(model, parts, images)
-        if len(whole) != len(cut) or not all(map(close, cut, whole)):
-            raise NotExactError(f"cut in two, the model gives other numbers in {mode}")
+    with torch.no_grad(), keep_random_state():
+        activations = parts.prefix(images)  # once: they have to be right in both modes
+        if not _agree(model, parts.rest, images, activations):
+            raise NotExactError("cut in two, the model gives other numbers in train mode")
+        with evaluating(model), evaluating(parts.rest):
+            if not _agree(model, parts.rest, images, activations):
+                raise NotExactError("cut in two, the model gives other numbers in eval mode")
+    return activations
 
 
-def _both(model: nn.Module, parts: Split, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _agree(model: nn.Module, rest: nn.Module, images: Tensor, activations: tuple[Tensor, ...]) -> bool:
     with keep_random_state(seed=0):
         whole = functional_call(model, _buffers(model), (images,))
     with keep_random_state(seed=0):
-        activations = pack(parts.prefix(images))
-        cut = functional_call(parts.rest, _buffers(parts.rest), (activations,))
-    return _tensors(whole), _tensors(cut)
+        # copies, since a rest that begins with an operation in place writes into what it is given
+        cut = functional_call(rest, _buffers(rest), (pack(tuple(each.clone() for each in activations)),))
+    whole, cut = _tensors(whole), _tensors(cut)
+    return len(whole) == len(cut) and all(map(close, cut, whole))
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
