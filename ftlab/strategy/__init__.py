@@ -2,7 +2,8 @@
 
 from .comparing import Comparison, compare
 from .declaring import Strategy, usual
+from .depth import DepthTrials
 from .drawing import Case, draw
 from .running import Run
 
-__all__ = ["Case", "Comparison", "Run", "Strategy", "compare", "draw", "usual"]
+__all__ = ["Case", "Comparison", "DepthTrials", "Run", "Strategy", "compare", "draw", "usual"]
