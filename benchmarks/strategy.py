@@ -3,8 +3,9 @@
     python benchmarks/strategy.py [seeds with few images] [seeds with many] [file]
 
 Each strategy is tried at two rates with few images, on validation images and with seeds of its own. Then it is
-trained at the better one with other seeds, on few images and on many, and measured on test images that had no say. The result is written to
-`data/strategy.json`, which the lesson shows; it says on which day, machine and versions it was measured.
+trained at the better one with other seeds, on few images and on many, and measured on test images that had no
+say. The result is written to `ftlab/strategy/measured.json`, which the lesson shows; it says on which day and
+machine and with which versions it was measured.
 """
 
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 from ftlab import data, pretrained
 from ftlab.strategy import Case, Comparison, Strategy, compare, hold_out
@@ -20,7 +22,7 @@ from ftlab.strategy.drawing import Part
 PIXELS = 48
 SEED = 2026  # of what is held out
 FACTORS = (1 / 3, 1)
-RESULT = Path(__file__).parents[1] / "data" / "strategy.json"
+RESULT = Path(__file__).parents[1] / "ftlab" / "strategy" / "measured.json"
 
 
 def families(factor: float) -> list[Strategy]:
