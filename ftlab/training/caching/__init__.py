@@ -1,8 +1,8 @@
 """Frozen features, computed once: find the part that stays the same, keep what it gives, train the rest on it.
 
-`prefix` finds the part, `proof` runs it beside the model, `folding` makes it fast, `images` looks whether the
-data stay the same, `store` keeps what was computed, `held` notices changes, `activations` are what one trains
-on, `cached` puts them together, and `shortcut` is what `fit` uses.
+`walk` and `prefix` find the part, `proof` runs it beside the model, `folding` makes it fast, `images` looks
+whether the data stay the same, `store` keeps what was computed, `held` notices changes, `activations` are what
+one trains on, `cached` puts them together, and `shortcut` is what `fit` uses.
 """
 
 from ftlab.training.caching.cached import Cached, cached

@@ -18,8 +18,9 @@ from ftlab.training.caching import store
 from ftlab.training.caching.activations import Activations, CachedLoader
 from ftlab.training.caching.folding import fast, in_format
 from ftlab.training.caching.held import Held, fingerprint
-from ftlab.training.caching.prefix import NotExactError, pack, refuse_what_cannot_be_split, split
+from ftlab.training.caching.prefix import pack, refuse_what_cannot_be_split, split
 from ftlab.training.caching.proof import prove
+from ftlab.training.caching.walk import NotExactError
 
 MIB = 2**20
 BATCH = {"cpu": 32}  # measured: on a processor larger batches fall out of its cache; see benchmarks/prefix.py

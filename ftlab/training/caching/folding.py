@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ftlab.modes.mapping import HOLDS, effect_of
-from ftlab.training.caching.prefix import close
+from ftlab.training.caching.walk import close
 
 
 def fast(prefix: fx.GraphModule, images: Tensor, expected: tuple[Tensor, ...]) -> fx.GraphModule:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.modes.mapping import effect_of
-from ftlab.training.caching.prefix import Split, attribute, tensors_of
+from ftlab.training.caching.prefix import Split, tensors_of
+from ftlab.training.caching.walk import attribute
 
 
 class Held:

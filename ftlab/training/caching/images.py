@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ftlab.random_state import keep_random_state
-from ftlab.training.caching.prefix import NotExactError
+from ftlab.training.caching.walk import NotExactError
 
 PROBES = 8
 

@@ -2,18 +2,18 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
-from ftlab.training.caching.prefix import NotExactError, Split, close, pack
+from ftlab.training.caching.prefix import Rest, Split
+from ftlab.training.caching.walk import NotExactError, close, keep_buffers
 
 
 def prove(model: nn.Module, parts: Split, images: Tensor) -> tuple[Tensor, ...]:
     """Run the two parts beside the model, and refuse them if they give anything else.
 
-    The model is not changed: batch norm counts in copies of its buffers.
+    The model is not changed: its buffers are put back.
 
     Returns:
         The activations of these images.
@@ -31,19 +31,14 @@ def prove(model: nn.Module, parts: Split, images: Tensor) -> tuple[Tensor, ...]:
     return activations
 
 
-def _agree(model: nn.Module, rest: nn.Module, images: Tensor, activations: tuple[Tensor, ...]) -> bool:
-    with keep_random_state(seed=0):
-        whole = functional_call(model, _buffers(model), (images,))
-    with keep_random_state(seed=0):
-        # copies, since a rest that begins with an operation in place writes into what it is given
-        cut = functional_call(rest, _buffers(rest), (pack(tuple(each.clone() for each in activations)),))
-    whole, cut = _tensors(whole), _tensors(cut)
+def _agree(model: nn.Module, rest: Rest, images: Tensor, activations: tuple[Tensor, ...]) -> bool:
+    with keep_buffers(model), keep_random_state(seed=0):
+        whole = _tensors(model(images))
+    with keep_buffers(model), keep_random_state(seed=0):
+        # Copies, since a rest that begins in place writes into what it is given. Not packed: the
+        # strides stay the same and so does each bit, which batch norm on two images would enlarge.
+        cut = _tensors(rest.unpacked(*[each.clone() for each in activations]))
     return len(whole) == len(cut) and all(map(close, cut, whole))
-
-
-def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    copies = {id(buffer): buffer.detach().clone() for buffer in module.buffers()}
-    return {name: copies[id(buffer)] for name, buffer in module.named_buffers(remove_duplicate=False)}
 
 
 def _tensors(output: object) -> list[Tensor]:

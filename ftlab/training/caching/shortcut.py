@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from ftlab.training.caching.activations import CachedLoader
 from ftlab.training.caching.cached import Cache
-from ftlab.training.caching.prefix import NotExactError
+from ftlab.training.caching.walk import NotExactError
 
 
 @dataclass
