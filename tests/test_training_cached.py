@@ -134,7 +134,8 @@ def test_ten_epochs_are_those_of_the_plain_loop_on_real_networks(name, frozen, a
     torch.manual_seed(0)
     # Where batch norm sees a single pixel of two images, the last bit grows a thousandfold in each layer.
     pixels = 32 if name == "vit_b_16" else 64
-    model = small_vit() if name == "vit_b_16" else pretrained.load(name, weights=None, num_classes=3)
+    weights = "DEFAULT" if name == "efficientnet_lite0" else None  # on board
+    model = small_vit() if name == "vit_b_16" else pretrained.load(name, weights=weights, num_classes=3)
     if name == "vit_b_16":
         model.class_token.requires_grad_(False)
         model.encoder.pos_embedding.requires_grad_(False)
