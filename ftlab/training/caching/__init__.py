@@ -2,9 +2,9 @@
 
 `walk` and `prefix` find the part, `proof` runs it beside the model, `folding` makes it fast, `images` looks
 whether the data stay the same, `store` keeps what was computed, `held` notices changes, `activations` are what
-one trains on, `cached` puts them together, and `shortcut` is what `fit` uses.
+one trains on, `cache` puts them together, and `shortcut` is what `fit` uses.
 """
 
-from ftlab.training.caching.cached import Cached, cached
+from ftlab.training.caching.cache import Cached, cached
 
 __all__ = ["Cached", "cached"]

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ftlab.training.caching.activations import CachedLoader
-from ftlab.training.caching.cached import Cache
+from ftlab.training.caching.cache import Cache
 from ftlab.training.caching.walk import NotExactError
 
 

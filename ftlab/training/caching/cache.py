@@ -1,7 +1,9 @@
 """`cached`: the frozen part computed once, the rest trained on what it gave."""
 
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +156,7 @@ class Cache:
     disk: bool = True
     where: str = "in memory"
     _known: dict[tuple, Activations] = field(default_factory=dict)
-    _temporary: tempfile.TemporaryDirectory | None = None
+    _temporary: str = ""
 
     def __post_init__(self) -> None:
         refuse_what_cannot_be_split(self.model)
@@ -202,13 +204,18 @@ class Cache:
             return fill(store.in_memory)
         if self.folder is None and not self.disk:
             raise NotExactError(f"the activations need {size / MIB:,.0f} MiB of memory")
-        if self.folder is None and self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="ftlab-activations-")
-        folder = Path(self.folder or self._temporary.name)
+        folder = Path(self.folder or self._temporary_folder())
         name = fingerprint(self.model, self.parts, f"{data.digest(dataset)} view {view}")
         found = store.kept(folder, name)
         self.where = f"{'in' if found is None else 'found in'} {folder}"
         return found or store.keep(folder, name, fill)
+
+    def _temporary_folder(self) -> str:
+        """Return a folder that is taken away with this object."""
+        if not self._temporary:
+            self._temporary = tempfile.mkdtemp(prefix="ftlab-activations-")
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+        return self._temporary
 
     @torch.inference_mode()
     def _fill(self, values: Tensor, dataset: Dataset) -> tuple[Tensor, Tensor]:
