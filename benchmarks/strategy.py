@@ -2,9 +2,10 @@
 
     python benchmarks/strategy.py [seeds with few images] [seeds with many] [file]
 
-Each strategy is tried at two rates on validation images, with seeds of its own, and then trained at the better
-one with other seeds and measured on test images that had no say in the choice. The result is written to
-`data/strategy.json`, which the lesson shows; it says on which day, machine and versions it was measured.
+Each strategy is tried at two rates with few images, on validation images and with seeds of its own. Then it is
+trained at the better one with other seeds, on few images and on many, and measured on test images that had no
+say. The result is written to `ftlab/strategy/measured.json`, which the lesson shows; it says on which day and
+machine and with which versions it was measured.
 """
 
 import sys
@@ -12,22 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from ftlab import data, pretrained
-from ftlab.strategy import Case, Comparison, Strategy, compare, draw
+from ftlab.strategy import Case, Comparison, Strategy, compare, hold_out
+from ftlab.strategy.drawing import Part
 
 PIXELS = 48
+SEED = 2026  # of what is held out
 FACTORS = (1 / 3, 1)
-RESULT = Path(__file__).parents[1] / "data" / "strategy.json"
-
-
-class Part(Subset):
-    """A part of a data set that still has `classes` and `targets`."""
-
-    def __init__(self, dataset: Dataset, places: list[int]) -> None:
-        super().__init__(dataset, places)
-        self.classes, self.targets = dataset.classes, [dataset.targets[place] for place in places]
+RESULT = Path(__file__).parents[1] / "ftlab" / "strategy" / "measured.json"
 
 
 def families(factor: float) -> list[Strategy]:
@@ -43,47 +38,42 @@ def families(factor: float) -> list[Strategy]:
     ]
 
 
-def parted(dataset: Dataset, held_out: int) -> tuple[Part, Part]:
-    """Return a part for training and a part for choosing the rate."""
-    chosen = set(draw(dataset, held_out, seed=2026).indices)
-    rest = [place for place in range(len(dataset)) if place not in chosen]
-    return Part(dataset, rest), Part(dataset, sorted(chosen))
-
-
 @dataclass(frozen=True)
-class Size:
-    """A training to repeat: where the rate is chosen, what is reported, and with how many seeds each."""
+class Source:
+    """One source of images: where the rate is chosen, and what is reported with few images and with many."""
 
     choosing: Case
-    reporting: dict[str, Case]
-    few: bool
+    few: dict[str, Case]
+    many: dict[str, Case]
 
 
-def sizes() -> list[Size]:
-    """Return the trainings: emoji and digits, with few images and with many."""
+def sources() -> list[Source]:
+    """Return emoji, measured on two vendors' drawings, and digits."""
     small = pretrained.preprocessing(size=PIXELS)
-    emoji, other = data.emoji("val", transform=small), data.emoji("val", "twemoji", transform=small)
-    digits = data.digits("val", transform=small)
-    digits = Part(digits, list(range(0, len(digits), 3)))
     near, far = data.emoji("train", transform=small), data.digits("train", transform=small)
-    found = []
-    for few, held_out, images, epochs in ((True, 150, 40, 15), (False, 70, 280, 8)):
-        train, val = parted(near, held_out)
-        tests = {f"emoji, {images}": emoji, f"other vendor, {images}": other}
-        reporting = {name: Case(train, test, images, epochs) for name, test in tests.items()}
-        found.append(Size(Case(train, val, images, epochs), reporting, few))
-    for few, images, epochs in ((True, 50, 15), (False, 600, 4)):
-        train, val = parted(far, 150)
-        reporting = {f"digits, {images}": Case(train, digits, images, epochs)}
-        found.append(Size(Case(train, val, images, epochs), reporting, few))
-    return sorted(found, key=lambda one: not one.few)
+    digits = data.digits("val", transform=small)
+    third = Part(digits, list(range(0, len(digits), 3)))  # measuring on all takes longer than training
+    emoji = {
+        "emoji": data.emoji("val", transform=small),
+        "other vendor": data.emoji("val", "twemoji", transform=small),
+    }
+    return [source(near, emoji, (40, 15), (len(near), 8)), source(far, {"digits": third}, (50, 15), (600, 4))]
 
 
-def chosen(size: Size) -> list[Strategy]:
-    """Return each strategy at the rate that is better on validation."""
-    seeds = [100, 101] if size.few else [100]
+def source(train: Dataset, tests: dict[str, Dataset], few: tuple[int, int], many: tuple[int, int]) -> Source:
+    """Put the cases together; `few` and `many` are images and epochs."""
+    rest, val = hold_out(train, 150, SEED)
+    return Source(
+        Case(rest, val, *few),
+        {f"{name}, {few[0]}": Case(rest, test, *few) for name, test in tests.items()},
+        {f"{name}, {many[0]}": Case(train, test, *many) for name, test in tests.items()},
+    )
+
+
+def chosen(choosing: Case) -> list[Strategy]:
+    """Return each strategy at the rate that is better on validation; the seeds are not those of the report."""
     tried = {
-        factor: compare(families(factor), {"choice": size.choosing}, seeds, progress=False) for factor in FACTORS
+        factor: compare(families(factor), {"choice": choosing}, [100, 101], progress=False) for factor in FACTORS
     }
     names = [one.name for one in families(1)]
     best = [max(FACTORS, key=lambda factor, name=name: tried[factor].mean(name, "choice")) for name in names]
@@ -93,14 +83,15 @@ def chosen(size: Size) -> list[Strategy]:
 def main(few: str = "5", many: str = "3", file: str = str(RESULT)) -> None:
     torch.set_num_threads(1)
     result = None
-    for size in sizes():
-        strategies = chosen(size)
-        measured = compare(strategies, size.reporting, int(few if size.few else many), progress=False)
-        measured.about |= {f"rates on {case}": "; ".join(map(repr, strategies)) for case in size.reporting}
-        measured.about |= {"pixels": str(PIXELS)}
-        result = measured if result is None else result + measured
-        result.save(file)
-        print(*strategies, measured, sep="\n", flush=True)
+    for one in sources():
+        strategies = chosen(one.choosing)
+        for cases, seeds in ((one.few, int(few)), (one.many, int(many))):
+            measured = compare(strategies, cases, seeds, progress=False)
+            measured.about |= {f"rates on {case}": "; ".join(map(repr, strategies)) for case in cases}
+            measured.about |= {"pixels": str(PIXELS)}
+            result = measured if result is None else result + measured
+            result.save(file)
+            print(*strategies, measured, sep="\n", flush=True)
     print(Comparison.load(file))
 
 

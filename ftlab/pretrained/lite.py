@@ -36,8 +36,11 @@ class SamePaddingConv2d(nn.Conv2d):
             max((-(-size // stride) - 1) * stride + kernel - size, 0)
             for size, stride, kernel in zip(input.shape[-2:], self.stride, self.kernel_size, strict=True)
         )
-        padded = F.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        padding = (height // 2, width // 2)
+        if height % 2 or width % 2:  # F.pad copies the whole input: only where the two sides differ
+            input = F.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))
+            padding = (0, 0)
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class ConvNormReLU6(ConvNormActivation):

@@ -1,8 +1,20 @@
 """Strategy: which parts to train, at which rates, in which order; declared, run on your data, and compared."""
 
-from .comparing import Comparison, compare
+from .comparing import Comparison, compare, measured
 from .declaring import Strategy, usual
-from .drawing import Case, draw
+from .depth import DepthTrials
+from .drawing import Case, draw, hold_out
 from .running import Run
 
-__all__ = ["Case", "Comparison", "Run", "Strategy", "compare", "draw", "usual"]
+__all__ = [
+    "Case",
+    "Comparison",
+    "DepthTrials",
+    "Run",
+    "Strategy",
+    "compare",
+    "draw",
+    "hold_out",
+    "measured",
+    "usual",
+]

@@ -68,6 +68,38 @@ def draw(dataset: Dataset, images: int, seed: int = 0) -> Subset:
     return Subset(dataset, sorted(places))
 
 
+class Part(Subset):
+    """A part of a data set, with `classes` and `targets` as the whole has them; the repr says how large it is."""
+
+    def __init__(self, dataset: Dataset, places: list[int]) -> None:
+        super().__init__(dataset, places)
+        self.classes, self.targets = list(dataset.classes), [dataset.targets[place] for place in places]
+
+    def __repr__(self) -> str:
+        return f"{len(self):,} of {len(self.dataset):,} images, {len(self.classes)} classes"
+
+
+def hold_out(dataset: Dataset, images: int, seed: int = 0) -> tuple[Part, Part]:
+    """Return two parts of a data set: the rest to train on, and `images` of it to choose with.
+
+    The trap: whoever chooses among strategies, rates or epochs by the test images has no test images any more.
+    Choose with these, and look at the test images once, at the end.
+
+    Args:
+        dataset: Has `classes` and `targets`.
+        images: How many are held out, the same number of each class as far as there are enough.
+        seed: Another seed holds out others.
+
+    Example:
+        >>> from ftlab import data
+        >>> hold_out(data.emoji("train"), 80)
+        (272 of 352 images, 8 classes, 80 of 352 images, 8 classes)
+    """
+    held = draw(dataset, images, seed).indices
+    rest = sorted(set(range(len(dataset))) - set(held))
+    return Part(dataset, rest), Part(dataset, held)
+
+
 def shares(targets: list[int], images: int) -> dict[int, int]:
     """Return how many images of each class are drawn: one after the other until there are enough."""
     there = {target: targets.count(target) for target in sorted(set(targets))}

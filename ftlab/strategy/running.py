@@ -72,7 +72,7 @@ def train(
         new = fresh(model, strategy.pretrained, len(_classes(images)))
         optimizer, before_epoch = strategy.apply(new, epochs)
         history = fit(
-            new, _batches(images), epochs=epochs, optimizer=optimizer, seed=seed,
+            new, batches(images), epochs=epochs, optimizer=optimizer, seed=seed,
             on_epoch_start=before_epoch, should_stop=should_stop, progress=False,
         )  # fmt: skip
         seconds = time.perf_counter() - start
@@ -150,7 +150,7 @@ def _classes(images: Dataset) -> list[str]:
     return list(getattr(images, "classes", None) or images.dataset.classes)
 
 
-def _batches(images: Dataset) -> DataLoader:
+def batches(images: Dataset) -> DataLoader:
     """Return shuffled batches, none of them a single image: batch norm cannot train on one value."""
     size = BATCH
     while len(images) % size == 1:

@@ -1,10 +1,10 @@
 """Frozen features, computed once: find the part that stays the same, keep what it gives, train the rest on it.
 
-`prefix` finds the part, `proof` runs it beside the model, `folding` makes it fast, `images` looks whether the
-data stay the same, `store` keeps what was computed, `held` notices changes, `activations` are what one trains
-on, `cached` puts them together, and `shortcut` is what `fit` uses.
+`walk` and `prefix` find the part, `proof` runs it beside the model, `folding` makes it fast, `images` looks
+whether the data stay the same, `store` keeps what was computed, `held` notices changes, `activations` are what
+one trains on, `cache` puts them together, and `shortcut` is what `fit` uses.
 """
 
-from ftlab.training.caching.cached import Cached, cached
+from ftlab.training.caching.cache import Cached, cached
 
 __all__ = ["Cached", "cached"]

@@ -41,18 +41,24 @@ class CachedLoader(DataLoader):
     Args:
         activations: What to give.
         images: The loader that is followed.
-        check: Called before each epoch; raises if the activations are no longer those of the images.
+        changed: Asked before each epoch for what has changed, so that these are no longer the activations of the
+            images; "" if nothing has.
     """
 
-    def __init__(self, activations: Activations, images: DataLoader, check: Callable[[], None]) -> None:
+    def __init__(self, activations: Activations, images: DataLoader, changed: Callable[[], str]) -> None:
         super().__init__(
             activations, batch_sampler=images.batch_sampler, collate_fn=_as_it_is, generator=images.generator
         )
-        self.check = check
+        self.changed = changed
+        self.asks = True
         self._epochs = 0
 
     def __iter__(self) -> Iterator[Any]:
-        self.check()
+        if self.asks and (changed := self.changed()):
+            raise RuntimeError(
+                f"{changed} has changed since the activations were computed; they would be those of another "
+                "model or of other images. Call training.cached(...) again"
+            )
         self.dataset.view = self._epochs % len(self.dataset.values)
         self._epochs += 1
         return super().__iter__()

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from ftlab.modes.mapping import effect_of
 from ftlab.training.caching.prefix import Split, tensors_of
+from ftlab.training.caching.walk import attribute
 
 
 class Held:
     """What the frozen part of a model was like; `changed` says what is different now.
 
-    Tensors are compared by identity, by place in memory, by autograd's count of writes, and by their sum, which
+    Tensors are compared by identity, by place in memory, by autograd's count of writes, and by their norm, which
     also notices what is written through `.data`.
     """
 
@@ -30,18 +31,24 @@ class Held:
         return next(iter(names), "")
 
     def _look(self) -> dict[str, tuple]:
-        modules = dict(self.model.named_modules())
         found: dict[str, tuple] = {}
         for step in self.steps:
-            for name, module in modules[step].named_modules() if step in modules else []:
+            place = attribute(self.model, step)
+            for name, module in place.named_modules() if isinstance(place, nn.Module) else []:
                 found[f"{step}.{name}".rstrip(".")] = (id(module), effect_of(module))
         tensors = dict(tensors_of(self.model, self.steps))
-        with torch.no_grad():
-            sums = [float(tensor.sum()) for tensor in tensors.values()]
-        for (name, tensor), total in zip(tensors.items(), sums, strict=True):
+        norms = _norms(list(tensors.values()))
+        for (name, tensor), norm in zip(tensors.items(), norms, strict=True):
             version = 0 if tensor.is_inference() else tensor._version
-            found[name] = (id(tensor), tensor.data_ptr(), version, tensor.requires_grad, total)
+            found[name] = (id(tensor), tensor.data_ptr(), version, tensor.requires_grad, norm)
         return found
+
+
+def _norms(tensors: list[Tensor]) -> list[float]:
+    """Return the norm of each; in one call, since there are hundreds and each epoch asks."""
+    with torch.no_grad():
+        norms = torch._foreach_norm([t if t.is_floating_point() else t.double() for t in tensors])
+        return torch.stack([norm.double().cpu() for norm in norms]).tolist() if norms else []
 
 
 def fingerprint(model: nn.Module, parts: Split, data: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ftlab.random_state import keep_random_state
-from ftlab.training.caching.prefix import NotExactError
+from ftlab.training.caching.walk import NotExactError
 
 PROBES = 8
 
@@ -70,7 +70,7 @@ def places(count: int, wanted: int = PROBES) -> list[int]:
     return sorted({round(step * (count - 1) / max(wanted - 1, 1)) for step in range(wanted)})
 
 
-def probe(dataset: Dataset, count: int = 4) -> Tensor:
+def probe(dataset: Dataset, count: int = 2) -> Tensor:
     """Return a batch of some images; an even number, and at least two."""
     with keep_random_state():
         found = [_item(dataset, place)[0] for place in places(len(dataset), count)]

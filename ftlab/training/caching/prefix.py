@@ -1,23 +1,14 @@
 """The longest part of a forward pass that gives the same in every epoch, and the rest that is trained."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import NodePathTracer
 
 from ftlab.modes import keep_modes
-from ftlab.modes.mapping import HOLDS, PASSES, effect_of
-from ftlab.random_state import keep_random_state
-from ftlab.surgery.cutting import _leaves
-
-
-class NotExactError(ValueError):
-    """The result would be another one; the text is the reason."""
+from ftlab.training.caching.walk import NotExactError, Walk, attribute, graph_input, is_watched, trace
 
 
 class Rest(nn.Module):
@@ -32,8 +23,11 @@ class Rest(nn.Module):
 
     def forward(self, activations: Tensor) -> Any:
         """Return what the model gives for the images of these activations."""
-        graph = self.as_is if self.training else self.in_eval
-        return graph(*unpack(activations, self.shapes))
+        return self.unpacked(*unpack(activations, self.shapes))
+
+    def unpacked(self, *activations: Tensor) -> Any:
+        """Return the same for the activations of each place."""
+        return (self.as_is if self.training else self.in_eval)(*activations)
 
 
 @dataclass
@@ -73,7 +67,7 @@ def split(model: nn.Module, images: Tensor) -> Split:
     """
     refuse_what_cannot_be_split(model)
     graph, names = trace(model)
-    walk = _Walk(model, graph, names, images)
+    walk = Walk(model, graph, names, images)
     ends, needed = _frontier(graph, walk.fixed, walk.is_per_image)
     if graph_input(graph) in ends and len(ends) == 1:
         raise NotExactError(f"there is no frozen part to compute once: {walk.first_reason()}")
@@ -103,27 +97,8 @@ def refuse_what_cannot_be_split(model: nn.Module) -> None:
     if isinstance(model, wrapped) or hasattr(model, "_orig_mod"):
         raise NotExactError(f"a {type(model).__name__} cannot be taken apart; give the model inside of it")
     for name, module in model.named_modules():
-        if list(module.children()) and _is_watched(module):
+        if list(module.children()) and is_watched(module):
             raise NotExactError(f"a hook on {name or 'the model'!r} would no longer be called")
-
-
-def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
-    """Return the graph of the forward pass in the modes as they are, and the name of each place."""
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), **_leaves(model))
-    try:
-        graph = tracer.trace(model)
-    except Exception as error:
-        raise NotExactError(
-            f"torch.fx cannot trace the forward of this {type(model).__name__} ({type(error).__name__}: {error})"
-        ) from error
-    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
-        raise NotExactError("the forward takes more than the images")
-    return graph, {node: tracer.node_to_qualname.get(node, node.name) for node in graph.nodes}
-
-
-def graph_input(graph: fx.Graph) -> fx.Node:
-    """Return the node of the images."""
-    return next(node for node in graph.nodes if node.op == "placeholder")
 
 
 def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
@@ -146,103 +121,6 @@ def pack(activations: tuple[Tensor, ...]) -> Tensor:
     if len(activations) == 1:
         return activations[0]
     return torch.cat([each.reshape(len(each), -1) for each in activations], dim=1)
-
-
-@dataclass
-class _Walk:
-    """Go through the graph, and run all that nothing can move, on some images and on half of them."""
-
-    model: nn.Module
-    graph: fx.Graph
-    names: dict[fx.Node, str]
-    images: Tensor
-    values: dict[fx.Node, Any] = field(default_factory=dict)
-    halves: dict[fx.Node, Any] = field(default_factory=dict)
-    reasons: dict[fx.Node, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.modules = dict(self.model.named_modules())
-        # a leaf of a kind that nobody knows may write into its buffers: they are put back
-        buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in self.model.buffers()]
-        with keep_random_state(), torch.no_grad():
-            self._run(self.images, self.values)
-            self._run(self.images[: len(self.images) // 2], self.halves)
-            for buffer, version, before in buffers:
-                if buffer._version != version:
-                    buffer.copy_(before)
-
-    @property
-    def fixed(self) -> set[fx.Node]:
-        return self.values.keys() & self.halves.keys()
-
-    def _run(self, images: Tensor, values: dict[fx.Node, Any]) -> None:
-        interpreter = fx.Interpreter(fx.GraphModule(self.model, self.graph), garbage_collect_values=False)
-        interpreter.env = values
-        interpreter.args_iter = iter([images])
-        for node in self.graph.nodes:
-            if node.op == "output" or any(source not in values for source in node.all_input_nodes):
-                continue
-            reason = self._moves(node) or self._run_node(interpreter, node)
-            if reason:
-                self.reasons.setdefault(node, reason)
-
-    def _run_node(self, interpreter: fx.Interpreter, node: fx.Node) -> str:
-        before = _random_state(self.images.device)
-        written = self._versions(node)
-        try:
-            value = interpreter.run_node(node)
-        except Exception as error:
-            raise NotExactError(f"{self.names[node]!r} raised {type(error).__name__}: {error}") from error
-        if before != _random_state(self.images.device):
-            return f"{self.names[node]!r} draws random numbers"
-        if written != self._versions(node):
-            return f"{self.names[node]!r} writes into its buffers"
-        interpreter.env[node] = value
-        return ""
-
-    def _versions(self, node: fx.Node) -> list[int]:
-        module = self.modules.get(node.target) if node.op == "call_module" else None
-        return [buffer._version for buffer in module.buffers()] if module is not None else []
-
-    def _moves(self, node: fx.Node) -> str:
-        """Say why a node does not give the same in every epoch, as far as its modules and tensors tell."""
-        if node.op == "get_attr":
-            tensor = _attribute(self.model, node.target)
-            trainable = isinstance(tensor, Tensor) and tensor.requires_grad
-            return f"{node.target!r} is trainable" if trainable else ""
-        if node.op != "call_module":
-            return ""
-        module, name = self.modules[node.target], node.target
-        if any(parameter.requires_grad for parameter in module.parameters()):
-            return f"{name!r} is trainable"
-        if _is_watched(module):
-            return f"a hook on {name!r} is to be called"
-        for inner in module.modules():
-            effect = effect_of(inner)
-            if effect and effect not in (HOLDS, PASSES, "computes as in eval mode"):
-                return f"{name!r} is in train mode: {effect}"
-        return ""
-
-    def is_per_image(self, node: fx.Node) -> bool:
-        """Return whether a value has a row per image that is the same whatever images stand beside it."""
-        value, half = self.values[node], self.halves[node]
-        if not isinstance(value, Tensor) or not value.ndim or len(value) != len(self.images):
-            return False
-        if len(half) != len(self.images) // 2 or half.shape[1:] != value.shape[1:]:
-            return False
-        return close(value[: len(half)], half)
-
-    def first_reason(self) -> str:
-        return next(iter(self.reasons.values()), "the prefix is the whole model")
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal up to what the order of adding up changes."""
-    if not one.is_floating_point():
-        return torch.equal(one, other)
-    size = float(other.abs().max()) if other.numel() else 0.0
-    room = 2e3 * torch.finfo(one.dtype).eps
-    return torch.allclose(one, other, rtol=room, atol=room * max(size, 1e-3), equal_nan=True)
 
 
 def _frontier(graph: fx.Graph, fixed: Any, is_per_image: Any) -> tuple[list[fx.Node], set[fx.Node]]:
@@ -326,28 +204,10 @@ def _behind_in_eval(model: nn.Module, after: list[str]) -> fx.GraphModule:
     return _behind(model, graph, ends, needed)
 
 
-def _is_watched(module: nn.Module) -> bool:
-    return any(
-        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    )
-
-
-def _attribute(model: nn.Module, target: str) -> Any:
-    value: Any = model
-    for name in target.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def _random_state(device: torch.device) -> bytes:
-    state = torch.get_rng_state().numpy().tobytes()
-    return state + torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else state
-
-
 def tensors_of(model: nn.Module, steps: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters and buffers at these places of the model, by name."""
     for step in steps:
-        value = _attribute(model, step)
+        value = attribute(model, step)
         if isinstance(value, Tensor):
             yield step, value
         else:

@@ -2,49 +2,43 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
-from ftlab.training.caching.prefix import NotExactError, Split, close, pack
+from ftlab.training.caching.prefix import Rest, Split
+from ftlab.training.caching.walk import NotExactError, close, keep_buffers
 
 
-def prove(model: nn.Module, parts: Split, images: Tensor) -> None:
+def prove(model: nn.Module, parts: Split, images: Tensor) -> tuple[Tensor, ...]:
     """Run the two parts beside the model, and refuse them if they give anything else.
 
-    The model is not changed: batch norm counts in copies of its buffers.
+    The model is not changed: its buffers are put back.
+
+    Returns:
+        The activations of these images.
 
     Raises:
         NotExactError: The logits differ.
     """
-    for mode in ("the modes as they are", "eval mode"):
-        with torch.no_grad(), keep_random_state():
-            if mode == "eval mode":
-                with evaluating(model):  # the modules of the rest are the model's
-                    parts.rest.training, flag = False, parts.rest.training
-                    try:
-                        whole, cut = _both(model, parts, images)
-                    finally:
-                        parts.rest.training = flag
-            else:
-                whole, cut = _both(model, parts, images)
-        if len(whole) != len(cut) or not all(map(close, cut, whole)):
-            raise NotExactError(f"cut in two, the model gives other numbers in {mode}")
+    with torch.no_grad(), keep_random_state():
+        activations = parts.prefix(images)  # once: they have to be right in both modes
+        if not _agree(model, parts.rest, images, activations):
+            raise NotExactError("cut in two, the model gives other numbers in train mode")
+        with evaluating(model), evaluating(parts.rest):
+            if not _agree(model, parts.rest, images, activations):
+                raise NotExactError("cut in two, the model gives other numbers in eval mode")
+    return activations
 
 
-def _both(model: nn.Module, parts: Split, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    with keep_random_state(seed=0):
-        whole = functional_call(model, _buffers(model), (images,))
-    with keep_random_state(seed=0):
-        activations = pack(parts.prefix(images))
-        cut = functional_call(parts.rest, _buffers(parts.rest), (activations,))
-    return _tensors(whole), _tensors(cut)
-
-
-def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    copies = {id(buffer): buffer.detach().clone() for buffer in module.buffers()}
-    return {name: copies[id(buffer)] for name, buffer in module.named_buffers(remove_duplicate=False)}
+def _agree(model: nn.Module, rest: Rest, images: Tensor, activations: tuple[Tensor, ...]) -> bool:
+    with keep_buffers(model), keep_random_state(seed=0):
+        whole = _tensors(model(images))
+    with keep_buffers(model), keep_random_state(seed=0):
+        # Copies, since a rest that begins in place writes into what it is given. Not packed: the
+        # strides stay the same and so does each bit, which batch norm on two images would enlarge.
+        cut = _tensors(rest.unpacked(*[each.clone() for each in activations]))
+    return len(whole) == len(cut) and all(map(close, cut, whole))
 
 
 def _tensors(output: object) -> list[Tensor]:

@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ftlab.training.caching.activations import CachedLoader
-from ftlab.training.caching.cached import Cache
-from ftlab.training.caching.prefix import NotExactError
+from ftlab.training.caching.cache import Cache
+from ftlab.training.caching.walk import NotExactError
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Shortcut:
     def _look(self, epochs_left: int) -> None:
         """Compute the activations if that is worth it; again if something has changed, an unfreezing say."""
         flags = [p.requires_grad for p in self.model.parameters()] + [m.training for m in self.model.modules()]
-        if flags == self._flags and (self._cache is None or not self._cache.stale(*self._loaders.values())):
+        if flags == self._flags and not any(kept.changed() for kept in self._loaders.values()):
             return
         self._flags, self._cache, self._loaders = flags, None, {}
         if epochs_left < 2:  # once through the images is needed anyway
@@ -67,6 +67,7 @@ class Shortcut:
     def _keep(self, name: str, images: DataLoader) -> None:
         try:
             self._loaders[name] = self._cache.loader(images)
+            self._loaders[name].asks = False  # `_look` does, once per epoch
         except NotExactError:
             return
         what = "frozen part" if "train" in self._loaders else "frozen part (of the validation only)"

@@ -1,7 +1,9 @@
 """`cached`: the frozen part computed once, the rest trained on what it gave."""
 
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +20,9 @@ from ftlab.training.caching import store
 from ftlab.training.caching.activations import Activations, CachedLoader
 from ftlab.training.caching.folding import fast, in_format
 from ftlab.training.caching.held import Held, fingerprint
-from ftlab.training.caching.prefix import NotExactError, pack, refuse_what_cannot_be_split, split
+from ftlab.training.caching.prefix import pack, refuse_what_cannot_be_split, split
 from ftlab.training.caching.proof import prove
+from ftlab.training.caching.walk import NotExactError
 
 MIB = 2**20
 BATCH = {"cpu": 32}  # measured: on a processor larger batches fall out of its cache; see benchmarks/prefix.py
@@ -153,7 +156,7 @@ class Cache:
     disk: bool = True
     where: str = "in memory"
     _known: dict[tuple, Activations] = field(default_factory=dict)
-    _temporary: tempfile.TemporaryDirectory | None = None
+    _temporary: str = ""
 
     def __post_init__(self) -> None:
         refuse_what_cannot_be_split(self.model)
@@ -161,12 +164,11 @@ class Cache:
         device = next(self.model.parameters()).device
         few = data.probe(self.example.dataset).to(device)
         self.parts = split(self.model, few)
-        prove(self.model, self.parts, few)
-        self.prefix = fast(self.parts.prefix, few)
+        activations = prove(self.model, self.parts, few)
+        self.prefix = fast(self.parts.prefix, few, activations)
         self.held = Held(self.model, self.parts)
-        with torch.no_grad():
-            one = pack(self.parts.prefix(few))
-        self.shape, self.dtype, self.device = one.shape[1:], one.dtype, device
+        packed = pack(activations)
+        self.shape, self.dtype, self.device = packed.shape[1:], packed.dtype, device
         self.batch = BATCH.get(device.type, BATCH_ON_GPU)
 
     def loader(self, images: DataLoader, views: int | None = None) -> CachedLoader:
@@ -180,16 +182,7 @@ class Cache:
             classes = list(getattr(images.dataset, "classes", []))
             self._known[key] = Activations([each for each, _ in values], values[0][1], classes)
         seen = data.quick_digest(images.dataset)
-        return CachedLoader(self._known[key], images, lambda: self._check(images.dataset, seen))
-
-    def stale(self, *loaders: CachedLoader) -> str:
-        """Return what changed since, in model or data; "" if nothing did."""
-        try:
-            for loader in loaders:
-                loader.check()
-        except RuntimeError as error:
-            return str(error)
-        return ""
+        return CachedLoader(self._known[key], images, lambda: self._changed(images.dataset, seen))
 
     def result(self, train: CachedLoader, val: CachedLoader | None, seconds: float) -> Cached:
         """Return what `cached` gives."""
@@ -197,15 +190,10 @@ class Cache:
         parts = self.parts
         return Cached(parts.rest, train, val, parts.after, parts.why, size, seconds, self.where)
 
-    def _check(self, dataset: Dataset, seen: str) -> None:
-        changed = self.held.changed()
-        if not changed and data.quick_digest(dataset) != seen:
-            changed = f"the {type(dataset).__name__} of the images"
-        if changed:
-            raise RuntimeError(
-                f"{changed} has changed since the activations were computed; they would be those of another "
-                "model or of other images. Call training.cached(...) again"
-            )
+    def _changed(self, dataset: Dataset, seen: str) -> str:
+        """Return what changed since the activations were computed; "" if nothing did."""
+        same_images = data.quick_digest(dataset) == seen
+        return self.held.changed() or ("" if same_images else f"the {type(dataset).__name__} of the images")
 
     def _one_view(self, dataset: Dataset, view: int) -> tuple[Tensor, Tensor]:
         def fill(room: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -216,13 +204,18 @@ class Cache:
             return fill(store.in_memory)
         if self.folder is None and not self.disk:
             raise NotExactError(f"the activations need {size / MIB:,.0f} MiB of memory")
-        if self.folder is None and self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="ftlab-activations-")
-        folder = Path(self.folder or self._temporary.name)
+        folder = Path(self.folder or self._temporary_folder())
         name = fingerprint(self.model, self.parts, f"{data.digest(dataset)} view {view}")
         found = store.kept(folder, name)
         self.where = f"{'in' if found is None else 'found in'} {folder}"
         return found or store.keep(folder, name, fill)
+
+    def _temporary_folder(self) -> str:
+        """Return a folder that is taken away with this object."""
+        if not self._temporary:
+            self._temporary = tempfile.mkdtemp(prefix="ftlab-activations-")
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+        return self._temporary
 
     @torch.inference_mode()
     def _fill(self, values: Tensor, dataset: Dataset) -> tuple[Tensor, Tensor]:
