@@ -9,7 +9,7 @@ _NAMES = {
     # name: the module that has it
     "CheckpointInfo": "info",
     "Diagnosis": "diagnosis",
-    "Finding": "diagnosis",
+    "Finding": "info",
     "Exhibit": "exhibits.exhibit",
     "LoadReceipt": "receipt",
     "Museum": "exhibits.exhibit",

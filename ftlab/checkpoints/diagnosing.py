@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from .diagnosis import Case, Diagnosis, Finding
+from .diagnosis import Case, Diagnosis
+from .file_findings import file_findings, reading
 from .findings import FINDERS
-from .findings.files import file_findings, reading
 from .findings.parts import Choice, choose
-from .info import CheckpointInfo
+from .info import CheckpointInfo, Finding
 from .inspection import inspect
 
 
@@ -44,7 +44,7 @@ def diagnose(path_or_state: str | PathLike | Mapping[str, Any], model: nn.Module
         return _diagnose(model, None, choose(path_or_state, model), "", [])
     info = inspect(path_or_state, checksums=True)
     if not info.whole:
-        return Diagnosis(model, [Finding(p.kind, p.seen, p.means) for p in info.problems], info=info)
+        return Diagnosis(model, info.problems, info=info)
     choice = choose(info, model)
     return _diagnose(model, info, choice, reading(info, choice.keys), file_findings(info))
 

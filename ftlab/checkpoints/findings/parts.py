@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftlab.checkpoints.diagnosis import Finding
-from ftlab.checkpoints.info import CheckpointInfo, models_of
+from ftlab.checkpoints.file_findings import NO_NAMES, NO_WEIGHTS
+from ftlab.checkpoints.info import CheckpointInfo, Finding, models_of
 
 from .names import best_prefix
 
@@ -111,11 +111,10 @@ def _without_model(given: CheckpointInfo | Mapping[str, Any]) -> Finding:
         return Finding(
             "optimizer",
             f"the file holds the state of an optimizer and no model: {held}",
-            "It has momenta and learning rates, and no weights. The model was saved in another file: look for "
-            "one beside it.",
+            NO_WEIGHTS,
         )
     return Finding(
         "no-model",
         f"the file holds no state_dict: {held or 'nothing'}",
-        "There are no named tensors in it that could belong to a model.",
+        NO_NAMES,
     )

@@ -41,7 +41,7 @@ def read_archive(file: BinaryIO, info: CheckpointInfo, checksums: bool) -> None:
     _place(file, info, content, members, folder)
     if checksums and info.whole:
         _check(archive)
-    raise_rest(pickle, content)
+    raise_rest(pickle, content, info)
 
 
 def note_names(info: CheckpointInfo, pickle: Pickle) -> None:
@@ -58,9 +58,9 @@ def note_content(info: CheckpointInfo, pickle: Pickle, inner: dict[int, Storage]
     return content
 
 
-def raise_rest(pickle: Pickle, content: Content) -> None:
+def raise_rest(pickle: Pickle, content: Content, info: CheckpointInfo) -> None:
     """Raise what is wrong, once all that could be read is noted."""
-    problem = pickle.broken or refused(content)
+    problem = pickle.broken or refused(content, info.size)
     if problem:
         raise problem
 

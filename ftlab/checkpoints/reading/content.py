@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlab.checkpoints.info import Part, TensorInfo
 
-from .bounds import DEPTH, TENSORS, Broken, too_large
+from .bounds import DEPTH, EXPANDED, TENSORS, Broken, too_large
 from .symbols import Call, Name, Persistent, children, lookup, pairs, sequence, short
 
 # Bytes of an element. What torch packs, such as two numbers of 4 bits in a byte, has the size of the byte.
@@ -324,8 +324,11 @@ def _about(thing: Any, count: int, alone: bool) -> str:
     return short(thing)
 
 
-def refused(content: Content) -> Broken | None:
+def refused(content: Content, size: int) -> Broken | None:
     """Return what is wrong with tensors that are not as torch writes them, or None."""
+    claimed = sum(tensor.bytes for tensor in content.tensors)
+    if claimed > EXPANDED and claimed > 100 * size:
+        return too_large(f"the tensors claim {claimed:,} bytes, out of a file of {size:,}")
     if not content.odd:
         return None
     names = ", ".join(map(repr, content.odd[:3]))

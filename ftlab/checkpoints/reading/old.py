@@ -45,7 +45,7 @@ def _read_torch(file: BinaryIO, window: Window, info: CheckpointInfo) -> None:
     if keys.broken:
         raise _at_end(keys.broken, window)
     _place(window, info, content, _all_storages(pickle, content), keys.root)
-    raise_rest(pickle, content)
+    raise_rest(pickle, content, info)
 
 
 def _all_storages(pickle: Pickle, content: Content) -> dict[str, Storage]:
@@ -96,7 +96,7 @@ def _read_plain(file: BinaryIO, pickle: Pickle, info: CheckpointInfo) -> None:
     content = note_content(info, pickle, {key: storage for key, storage in inner.items() if storage})
     for key, symbol in content.arrays.items():
         info.places[key] = _place_of(file, symbol, info)
-    raise_rest(pickle, content)
+    raise_rest(pickle, content, info)
 
 
 def _archives(root: Any) -> Iterator[Call]:
