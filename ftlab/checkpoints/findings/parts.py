@@ -53,8 +53,6 @@ def _of_file(info: CheckpointInfo) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Parts:
     tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
-    if tensors and 2 * len(tensors) >= len(given):
-        return {keys: tensors}
     found: Parts = {}
     if {"state", "param_groups"} <= given.keys() or len(keys) > 4:
         return found
@@ -63,6 +61,8 @@ def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Part
             found[(*keys, key)] = value.state_dict()
         elif isinstance(value, Mapping):
             found.update(_of_dictionary(value, (*keys, str(key))))
+    if not found and 2 * len(tensors) >= len(given) > 0:
+        return {keys: tensors}
     return found
 
 

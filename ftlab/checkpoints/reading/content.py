@@ -150,6 +150,14 @@ def is_module(thing: Any) -> bool:
     return isinstance(thing, Call) and {"_parameters", "_modules"} <= lookup(_state(thing)).keys()
 
 
+def _class_of(thing: Call) -> str:
+    """Return the class of an object: protocols 0 and 1 and torch's old format name it in a roundabout way."""
+    made = thing.args[0] if thing.path.endswith("._reconstructor") and thing.args else thing.made
+    if isinstance(made, Persistent) and isinstance(made.id, tuple) and made.id[:1] == ("module",):
+        made = made.id[1]
+    return short(made)
+
+
 def _state(thing: Call) -> Any:
     return thing.state[0] if isinstance(thing.state, tuple) and thing.state else thing.state
 
@@ -157,17 +165,11 @@ def _state(thing: Call) -> Any:
 def _of_module(thing: Call) -> Iterator[tuple[Any, Any]]:
     """Go through what the state_dict of a whole module would have."""
     state = lookup(_state(thing))
-    passing = state.get("_non_persistent_buffers_set")
-    passing = [one for part in (sequence(passing) or children(passing)) for one in _flat(part)]
+    passing = {one for one in walk(state.get("_non_persistent_buffers_set")) if isinstance(one, str)}
     for inner in ("_parameters", "_buffers", "_modules"):
         for key, value in pairs(state.get(inner)) or []:
             if key not in passing or inner != "_buffers":
                 yield key, value
-
-
-def _flat(thing: Any) -> list[Any]:
-    found = thing if isinstance(thing, (list, tuple)) else [thing]
-    return [inner for one in found for inner in (one if isinstance(one, (list, tuple)) else [one])]
 
 
 _PASSED_ON = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
@@ -294,11 +296,16 @@ def _kind_of(key: str, thing: Any) -> str:
         return "scaler"
     if any(word in key.lower() for word in _RANDOM):
         return "random state"
-    if found and 2 * sum(_is_tensor(value) for value in found.values()) >= len(found):
+    if _is_state(found) and not any(_is_state(lookup(value)) or is_module(value) for value in found.values()):
         return "model"
     if isinstance(thing, (int, float)) and any(word in key.lower() for word in _COUNTERS):
         return "epoch"
     return "other"
+
+
+def _is_state(found: dict[str, Any]) -> bool:
+    """Return whether a dictionary is mostly tensors, as a state_dict is."""
+    return bool(found) and 2 * sum(_is_tensor(value) for value in found.values()) >= len(found)
 
 
 def _holds_model(thing: Any) -> bool:
@@ -315,7 +322,7 @@ def _about(thing: Any, count: int, alone: bool) -> str:
     if alone:
         return "a tensor"
     if isinstance(thing, Call) and is_module(thing):
-        return f"a whole {short(thing.made)} with {count:,} tensors"
+        return f"a whole {_class_of(thing)} with {count:,} tensors"
     if count:
         return f"{count:,} tensors"
     inside = pairs(thing)
