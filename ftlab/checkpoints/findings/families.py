@@ -79,14 +79,11 @@ def _in_common(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> tuple[fl
 
 def find_other_model(case: Case) -> None:
     """Find that the file is of another model; say which of torchvision's it fits best."""
-    fits = len(case.fitting())
-    extra = [name for name in case.extra if isinstance(case.state[name], Tensor)]
-    wrong = len(case.misfits) + len(extra)
-    if fits == len(case.own) - _counters(case) and not _in_blocks(case, extra):
+    extra = case.extra
+    lacking = len(case.misfits) + sum(not _is_explained(case, name) for name in case.missing)
+    if not lacking and not _in_blocks(case, extra):
         return
-    if fits >= 0.9 * len(case.own) and wrong <= 0.1 * len(case.state):
-        return
-    if not case.state:
+    if lacking <= 0.1 * len(case.own) and len(extra) <= 0.1 * len(case.state):
         return
     shapes = {name: tuple(tensor.shape) for name, tensor in case.state.items()}
     best, share = best_fit(shapes)
@@ -104,11 +101,13 @@ def find_other_model(case: Case) -> None:
             f"It does not belong to this {type(case.model).__name__}. It is nearest to torchvision's {best}, "
             f"which shares {share:.0%} of the tensors. Build the model that it was saved from."
         )
+        case.hopeless = True
     case.found(kind, seen, means)
 
 
-def _counters(case: Case) -> int:
-    return sum(name.endswith("num_batches_tracked") for name in case.missing)
+def _is_explained(case: Case, name: str) -> bool:
+    """Return whether it is known why the file lacks a tensor; old files have no counters of batch norms."""
+    return name in case.explained or name.endswith("num_batches_tracked")
 
 
 def _in_blocks(case: Case, extra: list[str]) -> bool:
@@ -126,7 +125,8 @@ def _kind(case: Case, extra: list[str]) -> tuple[str, str]:
             "other-model",
             f"{seen}: the file has {next(iter(case.state))!r}, the model {next(iter(case.own))!r}",
         )
-    if len(case.misfits) > 2 and len(case.misfits) >= len(extra):
+    only_shapes = case.misfits and not extra and not case.missing
+    if only_shapes or (len(case.misfits) > 2 and len(case.misfits) >= len(extra)):
         name = case.misfits[0]
         return "width", (
             f"{len(case.misfits)} tensors have other shapes, such as {name!r}: {tuple(case.state[name].shape)} "
