@@ -114,6 +114,8 @@ class Case:
     state: dict[str, Tensor]
     findings: list[Finding] = field(default_factory=list)
     loading: str = ""  # replaces the last lines, where another model has to be built
+    hopeless: bool = False  # what would fit belongs to another model
+    explained: set[str] = field(default_factory=set)  # names of the model that a finding leaves out
 
     def __post_init__(self) -> None:
         own = self.model.state_dict()

@@ -6,9 +6,9 @@ from typing import Any
 
 from ftlab.checkpoints.info import CheckpointInfo, Part, Place, TensorInfo
 
-from .archive import note_names
 from .bounds import Broken, Window, damaged
 from .content import SIZES
+from .notes import note_names
 from .pickles import read_pickle
 from .symbols import Call, Name, lookup, pairs, sequence
 
