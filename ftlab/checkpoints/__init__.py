@@ -24,6 +24,7 @@ _NAMES = {
     "Run": "runs",
     "Saved": "content",
     "ablate": "resuming",
+    "build": "building",
     "load": "loading",
     "remap_optimizer": "optimizers",
     "restore": "restoring",
