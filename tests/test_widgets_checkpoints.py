@@ -44,6 +44,8 @@ def test_every_piece_is_examined_and_the_code_does_what_the_button_does(panel, m
             assert "Nothing can be loaded" in repr(panel)
             continue
         other = copy.deepcopy(panel.model)
+        assert not panel.apply.disabled
+        assert "names have a tensor of that name" in panel.keys.value
         names = {"model": other}
         exec(panel.code(), names)
         panel.apply.click()

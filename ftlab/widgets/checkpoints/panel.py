@@ -149,11 +149,11 @@ class CheckpointPanel(Panel):
     def _render(self) -> None:
         story = self.exhibit.story if self.exhibit else "A file of your own."
         self.story.value = f"<p><i>{escape(story)}</i></p>"
-        found = self.diagnosis
-        self.keys.value = keys_html(found, self.model) if found else ""
-        self.findings.value = findings_html(found) if found else ""
+        found, known = self.diagnosis, self.diagnosis is not None  # one without findings is false
+        self.keys.value = keys_html(found, self.model) if known else ""
+        self.findings.value = findings_html(found) if known else ""
         self.done.value = receipt_html(self.receipt)
-        self.apply.disabled = not (found and found.fix) or self.receipt is not None or self.built is not None
+        self.apply.disabled = not (known and found.fix) or self.receipt is not None or self.built is not None
 
     def describe(self) -> str:
         """Return the file, the findings, and what the fix does or did."""
