@@ -38,7 +38,11 @@ def _read(info: CheckpointInfo, tensor: TensorInfo, storages: dict) -> "Tensor":
     if tensor.storage not in storages:
         data = _bytes(place)
         storages[tensor.storage] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else None
-    dtype = getattr(torch, tensor.dtype)
+    dtype = getattr(torch, tensor.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(
+            f"{tensor.key!r} of {info.path} has the type {tensor.dtype!r}, which PyTorch does not have"
+        )
     if 0 in tensor.shape:
         return torch.empty(tensor.shape, dtype=dtype)
     empty = torch.empty(0, dtype=dtype)

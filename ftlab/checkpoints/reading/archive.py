@@ -58,6 +58,8 @@ def _open(file: BinaryIO, info: CheckpointInfo) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, OverflowError) as error:
         raise damaged(f"the table of contents of the zip file cannot be read ({error})") from None
     first = min((member.header_offset for member in archive.infolist()), default=0)
+    if first < 0:
+        raise damaged(f"the table of contents of the zip file is {-first:,} bytes too far from its end")
     if first > 0 and _begins_with_zip(file):
         raise Broken(
             "dcp-shard",

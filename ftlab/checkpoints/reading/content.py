@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlab.checkpoints.info import Part, TensorInfo
 
-from .bounds import DEPTH, EXPANDED, TENSORS, Broken, too_large
+from .bounds import DEPTH, EXPANDED, THINGS, Broken, too_large
 from .symbols import Call, Name, Persistent, children, lookup, pairs, sequence, short
 
 # Bytes of an element. What torch packs, such as two numbers of 4 bits in a byte, has the size of the byte.
@@ -81,7 +81,7 @@ class _Walk:
 
     def __init__(self, content: Content) -> None:
         self.content = content
-        self.left = TENSORS
+        self.left = THINGS
 
     def run(self, root: Any) -> None:
         entries = pairs(root)
@@ -104,6 +104,7 @@ class _Walk:
 
     def part(self, keys: tuple[str, ...], kind: str, thing: Any) -> None:
         before = len(self.content.tensors)
+        self.left = THINGS
         alone = self.tensor(thing, keys[:-1], keys[-1] if keys else "")
         if not alone:
             for name, inside in self.inside(thing, ()):
@@ -120,7 +121,7 @@ class _Walk:
             name, thing = waiting.pop()
             self.left -= 1
             if self.left < 0:
-                raise too_large(f"the pickle refers to more than {TENSORS:,} things")
+                return  # a list of a million files, or something that refers to itself again and again
             if len(name) > DEPTH:
                 continue
             if _is_tensor(thing):
