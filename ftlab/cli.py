@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftlab", description="ftlab, the fine-tuning lab", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_lab, _add_lessons, _add_fetch, add_finetune, add_predict):
+    for add in (_add_lab, _add_lessons, _add_fetch, _add_doctor, add_finetune, add_predict):
         add(commands)
     args, args.rest = parser.parse_known_args(arguments)
     if args.rest and args.run is not _lab:
@@ -71,6 +71,22 @@ def _add_fetch(commands: argparse._SubParsersAction) -> None:
     fetch.set_defaults(run=_fetch)
 
 
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is in a checkpoint file, and why it does not load",
+        description="Look into a checkpoint file without running it. With --model, say why it does not load into "
+        "that model, with the code that loads it. Exit code: 0 fine, 1 findings, 2 it cannot be read.",
+    )
+    doctor.add_argument(
+        "file", metavar="FILE", help="a .pt, .pth, .pkl, .bin, .safetensors, or a folder of shards"
+    )
+    doctor.add_argument("--model", metavar="NAME", default="", help="the model it is meant for, such as resnet18")
+    doctor.add_argument("--classes", metavar="N", type=int, default=0, help="outputs of that model (1000)")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_doctor)
+
+
 def _lab(args: argparse.Namespace) -> int:
     named = bool(args.rest) and not args.rest[0].startswith("-")
     folder = _copy_lessons(args.rest[0] if named else FOLDER)
@@ -103,6 +119,21 @@ def _fetch(args: argparse.Namespace) -> int:
     if any(result.ok for result in results):
         print(instructions(home))
     return 0 if all(result.ok for result in results) else 1
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from ftlab.checkpoints.doctor import examine
+
+    if args.classes < 0 or (args.classes and not args.model):
+        print("ftlab: --classes is the number of outputs, 1 or more, of the model in --model", file=sys.stderr)
+        return 2
+    code, text = examine(args.file, args.model, args.classes, as_json=args.json)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be no text
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = None
+    return code
 
 
 def _copy_lessons(name: str) -> Path:

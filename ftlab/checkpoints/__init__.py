@@ -9,7 +9,7 @@ _NAMES = {
     # name: the module that has it
     "CheckpointInfo": "info",
     "Diagnosis": "diagnosis",
-    "Finding": "diagnosis",
+    "Finding": "info",
     "Exhibit": "exhibits.exhibit",
     "LoadReceipt": "receipt",
     "Museum": "exhibits.exhibit",
@@ -24,6 +24,7 @@ _NAMES = {
     "Run": "runs",
     "Saved": "content",
     "ablate": "resuming",
+    "build": "building",
     "load": "loading",
     "remap_optimizer": "optimizers",
     "restore": "restoring",

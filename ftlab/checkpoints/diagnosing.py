@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from .diagnosis import Case, Diagnosis, Finding
+from .diagnosis import Case, Diagnosis
+from .file_findings import file_findings, reading
 from .findings import FINDERS
-from .findings.files import file_findings, reading
 from .findings.parts import Choice, choose
-from .info import CheckpointInfo
+from .info import CheckpointInfo, Finding
 from .inspection import inspect
 
 
@@ -44,8 +44,11 @@ def diagnose(path_or_state: str | PathLike | Mapping[str, Any], model: nn.Module
         return _diagnose(model, None, choose(path_or_state, model), "", [])
     info = inspect(path_or_state, checksums=True)
     if not info.whole:
-        return Diagnosis(model, [Finding(p.kind, p.seen, p.means) for p in info.problems], info=info)
-    choice = choose(info, model)
+        return Diagnosis(model, info.problems, info=info)
+    try:
+        choice = choose(info, model)
+    except (ValueError, RuntimeError) as error:
+        return Diagnosis(model, [*file_findings(info), _strange(error)], info=info)
     return _diagnose(model, info, choice, reading(info, choice.keys), file_findings(info))
 
 
@@ -56,10 +59,13 @@ def _diagnose(
     case.findings = [*first, *choice.findings]
     if not choice.state:
         return Diagnosis(model, case.findings, info=info)
-    for find in FINDERS:
-        find(case)
+    try:
+        for find in FINDERS:
+            find(case)
+    except RuntimeError as error:  # an operation that PyTorch does not have for such tensors
+        return Diagnosis(model, [*case.findings, _strange(error)], info=info)
     fits = case.fitting()
-    if fits or case.loading:
+    if case.loading or (fits and not case.hopeless):
         ends = case.loading or _loading(case)
         findings = _joined(case.findings, start, ends)
         fix = "\n".join(f.fix for f in findings if f.fix) if findings else _lines(start, ends)
@@ -69,10 +75,18 @@ def _diagnose(
         model,
         findings,
         fix,
-        unloaded=[name for name in case.own if name not in fits or case.loading],
+        unloaded=[name for name in case.own if name not in fits or case.loading or case.hopeless],
         unused=case.extra + case.misfits,
         info=info,
-        state={} if case.loading else case.state,
+        state={} if case.loading or case.hopeless else case.state,
+    )
+
+
+def _strange(error: Exception) -> Finding:
+    return Finding(
+        "strange-tensors",
+        f"the tensors cannot be worked with: {str(error).splitlines()[0][:200]}",
+        "Their type or layout is not one that a model is loaded from. Convert them where they were written.",
     )
 
 

@@ -9,28 +9,10 @@ from torch import Tensor, nn
 
 from ftlab.table import Table
 
-from .info import CheckpointInfo
+from .info import CheckpointInfo, Finding
 from .receipt import LoadReceipt, load_tensors
 
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One reason why a file does not load, or loads wrongly.
-
-    Attributes:
-        kind: A word for it, such as `prefix`.
-        seen: What was seen in the file.
-        means: What that means, and what to do.
-        fix: Python code. The fixes of all findings, run one after the other, load the file into `model`. Empty
-            where no code can help.
-    """
-
-    kind: str
-    seen: str
-    means: str
-    fix: str = ""
 
 
 @dataclass
@@ -132,6 +114,8 @@ class Case:
     state: dict[str, Tensor]
     findings: list[Finding] = field(default_factory=list)
     loading: str = ""  # replaces the last lines, where another model has to be built
+    hopeless: bool = False  # what would fit belongs to another model
+    explained: set[str] = field(default_factory=set)  # names of the model that a finding leaves out
 
     def __post_init__(self) -> None:
         own = self.model.state_dict()

@@ -40,7 +40,7 @@ class TensorInfo:
         storage: The storage that holds its numbers; tensors with the same one share memory.
         offset: Its first element in the storage.
         stride: Elements from one index to the next, for each dimension.
-        kind: dense, quantised, sparse, meta (no numbers) or array (numpy's).
+        kind: dense, quantised, sparse, meta (no numbers), array (numpy's) or pieces (of a folder).
     """
 
     name: str
@@ -92,12 +92,21 @@ class GlobalInfo:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something that is wrong with the file itself."""
+class Finding:
+    """One reason why a file does not load, or loads wrongly.
+
+    Attributes:
+        kind: A word for it, such as `prefix`.
+        seen: What was seen in the file.
+        means: What that means, and what to do.
+        fix: Python code. The fixes of all findings, run one after the other, load the file into `model`. Empty
+            where no code can help.
+    """
 
     kind: str
     seen: str
     means: str
+    fix: str = ""
 
 
 @dataclass
@@ -123,9 +132,10 @@ class CheckpointInfo:
     parts: list[Part] = field(default_factory=list)
     tensors: list[TensorInfo] = field(default_factory=list)
     globals: list[GlobalInfo] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     torch_version: str = ""
     places: dict[str, Place] = field(default_factory=dict, repr=False)
+    pieces: dict[str, list[tuple[Place, tuple[int, ...]]]] = field(default_factory=dict, repr=False)
 
     @property
     def dangerous(self) -> list[GlobalInfo]:
@@ -216,7 +226,7 @@ class CheckpointInfo:
         lines = [f"{problem.kind}: {problem.seen}" for problem in self.problems]
         lines += [f"DANGEROUS: {one.name} {one.why}" for one in self.dangerous[:SHOWN]]
         refused = [one.name for one in self.globals if not one.dangerous and one.verdict is not Verdict.PLAIN]
-        if refused:
+        if refused and self.format in ("torch zip", "torch old"):
             lines.append(f"torch.load refuses, by default: {', '.join(refused[:6])}")
         if self.tensors:
             total = sum(tensor.bytes for tensor in self.tensors)

@@ -5,7 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-from .info import CheckpointInfo, Problem
+from .info import CheckpointInfo, Finding
 from .reading.archive import is_zip, read_archive
 from .reading.bounds import Broken
 from .reading.folders import read_folder
@@ -52,7 +52,7 @@ def inspect(path: str | PathLike, *, checksums: bool = False) -> CheckpointInfo:
             raise OSError(f"{str(path)!r} is no file: a checkpoint is a file or a folder")
     except Broken as broken:
         info.whole = False
-        info.problems.append(Problem(broken.kind, broken.seen, broken.means))
+        info.problems.append(Finding(broken.kind, broken.seen, broken.means))
     return info
 
 

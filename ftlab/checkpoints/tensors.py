@@ -1,6 +1,9 @@
 """Read the tensors of a checkpoint by their places in the file, past its pickle."""
 
-from typing import TYPE_CHECKING
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,22 +23,62 @@ def read_tensors(info: CheckpointInfo, part: tuple[str, ...] = ()) -> "dict[str,
     if not chosen:
         known = sorted({".".join(tensor.part) or "(all)" for tensor in info.tensors})
         raise ValueError(f"{info.path} has no tensors under {'.'.join(part)!r}; it has {', '.join(known)}")
+    if info.loads_safely and any(tensor.kind != "dense" for tensor in chosen):
+        return _loaded(info, chosen)
     storages: dict[str, torch.UntypedStorage] = {}
     return {tensor.name: _read(info, tensor, storages) for tensor in chosen}
 
 
 def _read(info: CheckpointInfo, tensor: TensorInfo, storages: dict) -> "Tensor":
+    if tensor.kind == "pieces":
+        return _joined(info, tensor)
     place = info.places.get(tensor.storage)
     if place is None or tensor.kind not in ("dense", "array"):
         raise ValueError(f"{tensor.key!r} of {info.path} is {tensor.kind}, or not stored as plain numbers")
     if tensor.storage not in storages:
         data = _bytes(place)
         storages[tensor.storage] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else None
-    dtype = getattr(torch, tensor.dtype)
+    dtype = getattr(torch, tensor.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(
+            f"{tensor.key!r} of {info.path} has the type {tensor.dtype!r}, which PyTorch does not have"
+        )
     if 0 in tensor.shape:
         return torch.empty(tensor.shape, dtype=dtype)
     empty = torch.empty(0, dtype=dtype)
     return empty.set_(storages[tensor.storage], tensor.offset, tensor.shape, tensor.stride)
+
+
+def _loaded(info: CheckpointInfo, chosen: list[TensorInfo]) -> "dict[str, Tensor]":
+    """Return quantised and sparse tensors, which are more than numbers in a row, by PyTorch's safe loader."""
+    found = _load(info, info.path)
+    for key in chosen[0].part:
+        found = found[key]
+    return {tensor.name: found[tensor.name] for tensor in chosen}
+
+
+def _joined(info: CheckpointInfo, tensor: TensorInfo) -> "Tensor":
+    """Put a tensor together from its pieces; each is an archive of its own, which the safe loader reads."""
+    whole = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype))
+    filled = 0
+    for place, corner in info.pieces.get(tensor.storage, []):
+        piece = _load(info, io.BytesIO(_bytes(place)))
+        ranges = tuple(slice(at, at + size) for at, size in zip(corner, piece.shape, strict=False))
+        whole[ranges] = piece
+        filled += piece.numel()
+    if filled != whole.numel():
+        raise ValueError(f"of {tensor.key!r} in {info.path} there are {filled:,} of {whole.numel():,} numbers")
+    return whole
+
+
+def _load(info: CheckpointInfo, file: Path | io.BytesIO) -> Any:
+    """Load by PyTorch's safe loader; whatever it stumbles over is an error of the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch announces the end of its quantised tensors
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{info.path} cannot be loaded: {str(error)[:200]}") from error
 
 
 def _bytes(place: Place) -> bytearray:

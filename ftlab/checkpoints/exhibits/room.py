@@ -16,8 +16,9 @@ _TEXT = "Broken checkpoint files, made by ftlab.checkpoints.museum. Everything h
 def museum(folder: str | PathLike) -> Museum:
     """Make some thirty broken checkpoint files in a folder, each with its story.
 
-    The files are small, and always the same. Two hold a booby trap: loaded with `weights_only=False` it makes the
-    empty file THE_TRAP_WAS_SPRUNG in the folder, and does nothing else. Random state is not touched.
+    The files are small, and what is in them is always the same. Two hold a booby trap: loaded with
+    `weights_only=False` it makes the empty file THE_TRAP_WAS_SPRUNG in the folder, and does nothing else. Random
+    state is not touched.
 
     The trap: these files look like yours. Make them in a folder of their own.
 

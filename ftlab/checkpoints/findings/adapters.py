@@ -27,6 +27,8 @@ def find_lora(case: Case) -> None:
         + ". The factor is in the file adapter_config.json beside it; the fix takes 1.",
         _MERGE,
     )
+    if not has_base:
+        case.explained.update(case.missing)
 
 
 _MERGE = """\

@@ -2,19 +2,24 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 from torch.overrides import TorchFunctionMode
-from torchvision import models
 
 from ftlab.checkpoints.diagnosis import Case
+from ftlab.pretrained.catalogue import builder_of, names, weights_of
 
-NEAR = 24  # models whose number of parameters is nearest are compared
+Shape = tuple[int, ...]
+SURE = 0.9  # a head with other classes is two tensors
+NEAR = 12  # models whose number of parameters is nearest are compared
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+_FILLERS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_, torch.Tensor.mul_}
+_FILLERS |= {torch.Tensor.add_, torch.Tensor.clamp_, torch.Tensor.fill_, torch.Tensor.zero_}
 
 
 class _OnMeta(TorchFunctionMode):
@@ -22,60 +27,70 @@ class _OnMeta(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _FILLERS and args[0].is_meta:
+            return args[0]  # there is nothing to fill, and PyTorch takes long over it
         if func in _MAKERS:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
 
 
-@cache
-def signature(name: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors of a torchvision model by name; it is built without memory."""
+def without_memory(name: str, num_classes: int = 0) -> nn.Module:
+    """Build a model whose parameters have shapes and no values; 0 classes are those of its default weights.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    given = {"num_classes": num_classes} if num_classes else {}
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _OnMeta():
         warnings.simplefilter("ignore", FutureWarning)
-        model = models.get_model(name)
-    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        return builder_of(name)(weights=None, **given)
 
 
-def best_fit(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, float]:
-    """Return the torchvision model that has most tensors in common with these, and the share, from 0 to 1."""
+@cache
+def signature(name: str) -> dict[str, Shape]:
+    """Return the shapes of all tensors of a torchvision model by name; it is built without memory."""
+    return {key: tuple(tensor.shape) for key, tensor in without_memory(name).state_dict().items()}
+
+
+def best_fit(shapes: Mapping[str, Shape]) -> tuple[str, float]:
+    """Return the model that has most tensors in common with these, and the share, from 0 to 1.
+
+    The names count, or, where they are another program's, the shapes alone.
+    """
     count = sum(math.prod(shape) for shape in shapes.values()) or 1
-    known = {name: _parameters(name) for name in models.list_models(module=models)}
+    known = {name: weights_of(name).meta["num_params"] for name in names()}
     near = sorted(known, key=lambda name: abs(math.log(known[name] / count)))[:NEAR]
-    fits = {name: _alike(shapes, signature(name)) for name in near}
+    fits: dict[str, tuple[float, float]] = {}
+    for name in near:
+        fits[name] = _in_common(shapes, signature(name))
+        if fits[name][0] > SURE:
+            break
     best = max(fits, key=fits.__getitem__)
-    return best, fits[best]
+    return best, max(fits[best])
 
 
-def _parameters(name: str) -> int:
-    return models.get_model_weights(name).DEFAULT.meta["num_params"]
-
-
-def _alike(one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]) -> float:
-    """Return the share of tensors, of both together, that agree; a head may have other classes."""
-    same = sum(_agrees(shape, other.get(name)) for name, shape in one.items())
-    return same / (len(one) + len(other) - same)
-
-
-def _agrees(one: tuple[int, ...], other: tuple[int, ...] | None) -> bool:
-    return one == other
+def _in_common(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> tuple[float, float]:
+    """Return the share of tensors that agree by name and shape, and by shape alone."""
+    by_name = sum(shape == other.get(name) for name, shape in one.items())
+    by_shape = (Counter(one.values()) & Counter(other.values())).total()
+    total = len(one) + len(other)
+    return by_name / (total - by_name), by_shape / (total - by_shape)
 
 
 def find_other_model(case: Case) -> None:
     """Find that the file is of another model; say which of torchvision's it fits best."""
-    fits = len(case.fitting())
-    extra = [name for name in case.extra if isinstance(case.state[name], Tensor)]
-    wrong = len(case.misfits) + len(extra)
-    if fits == len(case.own) - _counters(case) and not _in_blocks(case, extra):
+    extra = case.extra
+    lacking = len(case.misfits) + sum(not _is_explained(case, name) for name in case.missing)
+    if not lacking and not _in_blocks(case, extra):
         return
-    if fits >= 0.9 * len(case.own) and wrong <= 0.1 * len(case.state):
-        return
-    if not case.state:
+    if lacking <= 0.1 * len(case.own) and len(extra) <= 0.1 * len(case.state):
         return
     shapes = {name: tuple(tensor.shape) for name, tensor in case.state.items()}
     best, share = best_fit(shapes)
+    by_name, _ = _in_common(shapes, signature(best))
     kind, seen = _kind(case, extra)
     outputs = _outputs(case, best)
-    if share > 0.9:
+    if by_name > SURE:
         means = f"Its names and shapes are those of torchvision's {best} ({share:.0%}). Build that model for it."
         case.loading = (
             "from torchvision import models\n\n"
@@ -86,11 +101,13 @@ def find_other_model(case: Case) -> None:
             f"It does not belong to this {type(case.model).__name__}. It is nearest to torchvision's {best}, "
             f"which shares {share:.0%} of the tensors. Build the model that it was saved from."
         )
+        case.hopeless = True
     case.found(kind, seen, means)
 
 
-def _counters(case: Case) -> int:
-    return sum(name.endswith("num_batches_tracked") for name in case.missing)
+def _is_explained(case: Case, name: str) -> bool:
+    """Return whether it is known why the file lacks a tensor; old files have no counters of batch norms."""
+    return name in case.explained or name.endswith("num_batches_tracked")
 
 
 def _in_blocks(case: Case, extra: list[str]) -> bool:
@@ -108,7 +125,8 @@ def _kind(case: Case, extra: list[str]) -> tuple[str, str]:
             "other-model",
             f"{seen}: the file has {next(iter(case.state))!r}, the model {next(iter(case.own))!r}",
         )
-    if len(case.misfits) > 2 and len(case.misfits) >= len(extra):
+    only_shapes = case.misfits and not extra and not case.missing
+    if only_shapes or (len(case.misfits) > 2 and len(case.misfits) >= len(extra)):
         name = case.misfits[0]
         return "width", (
             f"{len(case.misfits)} tensors have other shapes, such as {name!r}: {tuple(case.state[name].shape)} "

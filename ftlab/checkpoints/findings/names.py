@@ -5,15 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ftlab.checkpoints.diagnosis import Case
-
-_WRAPPERS = {
-    "module.": "nn.DataParallel or DistributedDataParallel, or an averaged model",
-    "_orig_mod.": "torch.compile",
-    "_fsdp_wrapped_module.": "FullyShardedDataParallel",
-    "_checkpoint_wrapped_module.": "activation checkpointing",
-    "model.": "a trainer such as Lightning's, which keeps the model in self.model",
-    "backbone.": "a larger model, which has this one as its backbone",
-}
+from ftlab.checkpoints.file_findings import WRAPPERS, wrapped_by
 
 
 def best_prefix(state: Iterable[str], own: Iterable[str]) -> tuple[str, int]:
@@ -46,7 +38,7 @@ def find_inner_names(case: Case) -> None:
             case.found(
                 "inner-prefix",
                 f"{len(inside)} names have {infix!r} in the middle, such as {inside[0]!r}",
-                f"A part of the model was wrapped when it was saved, by {_WRAPPERS[infix]}.",
+                f"A part of the model was wrapped when it was saved, by {WRAPPERS[infix]}.",
                 f"state = {{\n    '.'.join(piece for piece in key.split('.') if piece != {infix[:-1]!r}): value\n"
                 "    for key, value in state.items()\n}",
             )
@@ -69,7 +61,7 @@ def find_prefix(case: Case) -> None:
     case.found(
         "prefix",
         f"{len(with_it)} of {len(case.state)} names begin with {prefix!r}, such as {with_it[0]!r}{others}",
-        f"The model was saved inside of something else: {_wrapped_by(prefix)}. With strict=False nothing at all "
+        f"The model was saved inside of something else: {wrapped_by(prefix)}. With strict=False nothing at all "
         "would be loaded, without a word.",
         step,
     )
@@ -77,11 +69,6 @@ def find_prefix(case: Case) -> None:
 
 def _first(state: Mapping[str, Any], prefix: str) -> str:
     return next(name for name in state if not name.startswith(prefix))
-
-
-def _wrapped_by(prefix: str) -> str:
-    known = [text for wrapper, text in _WRAPPERS.items() if f".{wrapper}" in f".{prefix}"]
-    return "; ".join(known) or f"an object that calls it {prefix[:-1]!r}"
 
 
 def find_wrapped_model(case: Case) -> None:
@@ -92,7 +79,7 @@ def find_wrapped_model(case: Case) -> None:
     case.found(
         "wrapped-model",
         f"the names of the model begin with {prefix!r}, those of the file do not",
-        f"The model itself is inside of something: {_wrapped_by(prefix)}. Load first and wrap afterwards, or "
+        f"The model itself is inside of something: {wrapped_by(prefix)}. Load first and wrap afterwards, or "
         "load into the inner model; the fix gives the names the beginning.",
         f"state = {{{prefix!r} + key: value for key, value in state.items()}}",
     )

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftlab.checkpoints.diagnosis import Finding
-from ftlab.checkpoints.info import CheckpointInfo, models_of
+from ftlab.checkpoints.file_findings import NO_NAMES, NO_WEIGHTS
+from ftlab.checkpoints.info import CheckpointInfo, Finding, models_of
 
 from .names import best_prefix
 
@@ -53,8 +53,6 @@ def _of_file(info: CheckpointInfo) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Parts:
     tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
-    if tensors and 2 * len(tensors) >= len(given):
-        return {keys: tensors}
     found: Parts = {}
     if {"state", "param_groups"} <= given.keys() or len(keys) > 4:
         return found
@@ -63,6 +61,8 @@ def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Part
             found[(*keys, key)] = value.state_dict()
         elif isinstance(value, Mapping):
             found.update(_of_dictionary(value, (*keys, str(key))))
+    if not found and 2 * len(tensors) >= len(given) > 0:
+        return {keys: tensors}
     return found
 
 
@@ -111,11 +111,10 @@ def _without_model(given: CheckpointInfo | Mapping[str, Any]) -> Finding:
         return Finding(
             "optimizer",
             f"the file holds the state of an optimizer and no model: {held}",
-            "It has momenta and learning rates, and no weights. The model was saved in another file: look for "
-            "one beside it.",
+            NO_WEIGHTS,
         )
     return Finding(
         "no-model",
         f"the file holds no state_dict: {held or 'nothing'}",
-        "There are no named tensors in it that could belong to a model.",
+        NO_NAMES,
     )

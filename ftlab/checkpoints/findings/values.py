@@ -64,6 +64,7 @@ def find_classes(case: Case) -> None:
         "has to be trained. strict=False does not forgive another shape: it raises, with the rest loaded.",
         f"head = {heads}\nstate = {{key: value for key, value in state.items() if key not in head}}",
     )
+    case.explained.update(heads)
 
 
 def _is_head(case: Case, name: str) -> bool:
@@ -104,7 +105,7 @@ def find_not_finite(case: Case) -> None:
     names = [
         name
         for name in case.fitting()
-        if case.state[name].is_floating_point() and not case.state[name].isfinite().all()
+        if case.state[name].is_floating_point() and not case.state[name].float().isfinite().all()
     ]
     if names:
         case.found(
@@ -113,5 +114,5 @@ def find_not_finite(case: Case) -> None:
             "The training had failed before this was saved: the model gives NaN for every input. Take an earlier "
             "checkpoint. The fix leaves these tensors out.",
             "state = {\n    key: value for key, value in state.items()\n"
-            "    if not value.is_floating_point() or value.isfinite().all()\n}",
+            "    if not value.is_floating_point() or value.float().isfinite().all()\n}",
         )

@@ -11,9 +11,10 @@ from typing import BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, GlobalInfo, Place
 
 from .bounds import DIRECTORY, Broken, Window, damaged, too_large
-from .content import Content, Storage, read_content, refused, version_of
-from .pickles import Pickle, read_pickle
-from .verdicts import Verdict, verdict
+from .content import Content
+from .notes import note_content, note_names, raise_rest
+from .pickles import read_pickle
+from .verdicts import Verdict
 
 PICKLE = 256 << 20  # bytes; the pickle of a checkpoint has a few hundred for each tensor
 _CUT = (
@@ -32,37 +33,17 @@ def read_archive(file: BinaryIO, info: CheckpointInfo, checksums: bool) -> None:
     members = {member.filename: member for member in archive.infolist()}
     inside = _pickle_name(members)
     info.format = "TorchScript" if _codes(members) else "torch zip"
-    pickle = read_pickle(_window(file, archive, members[inside], info))
+    window = _window(file, archive, members[inside], info)
+    pickle = read_pickle(window)
     note_names(info, pickle)
     for code in _codes(members):
         info.globals.append(GlobalInfo(code, Verdict.STRANGER, "is code in TorchScript that comes with the file"))
-    content = note_content(info, pickle)
+    content = note_content(info, pickle, window.file)
     folder = inside.rpartition("/")[0]
     _place(file, info, content, members, folder)
     if checksums and info.whole:
         _check(archive)
-    raise_rest(pickle, content)
-
-
-def note_names(info: CheckpointInfo, pickle: Pickle) -> None:
-    """Note every name that a pickle asks for, once."""
-    known = {one.name for one in info.globals}
-    info.globals += [GlobalInfo(n, *verdict(n), use) for n, use in pickle.names.items() if n not in known]
-
-
-def note_content(info: CheckpointInfo, pickle: Pickle, inner: dict[int, Storage] | None = None) -> Content:
-    """Note the parts and tensors that a pickle describes."""
-    content = read_content(pickle.root, inner)
-    info.parts, info.tensors = content.parts, content.tensors
-    info.torch_version = version_of(pickle.root)
-    return content
-
-
-def raise_rest(pickle: Pickle, content: Content) -> None:
-    """Raise what is wrong, once all that could be read is noted."""
-    problem = pickle.broken or refused(content)
-    if problem:
-        raise problem
+    raise_rest(pickle, content, info)
 
 
 def _open(file: BinaryIO, info: CheckpointInfo) -> zipfile.ZipFile:
@@ -77,6 +58,8 @@ def _open(file: BinaryIO, info: CheckpointInfo) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, OverflowError) as error:
         raise damaged(f"the table of contents of the zip file cannot be read ({error})") from None
     first = min((member.header_offset for member in archive.infolist()), default=0)
+    if first < 0:
+        raise damaged(f"the table of contents of the zip file is {-first:,} bytes too far from its end")
     if first > 0 and _begins_with_zip(file):
         raise Broken(
             "dcp-shard",

@@ -10,7 +10,9 @@ TEXT = 1 << 16  # bytes; a longer one is passed over, and only its place is kept
 BYTES = 1 << 8  # the same for what is no text: the numbers of an array
 DIRECTORY = 64 << 20  # bytes of the table of contents of a zip or safetensors file
 DEPTH = 64  # dictionaries and lists inside each other
-TENSORS = 1_000_000
+THINGS = 200_000  # that are looked at in one part; a part with 10,000 tensors has 20,000
+NESTED = 4  # archives inside archives
+EXPANDED = 4 << 30  # bytes of tensors that repeat the few numbers that are there
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlab.checkpoints.info import Part, TensorInfo
 
-from .bounds import DEPTH, TENSORS, Broken, too_large
+from .bounds import DEPTH, EXPANDED, THINGS, Broken, too_large
 from .symbols import Call, Name, Persistent, children, lookup, pairs, sequence, short
 
 # Bytes of an element. What torch packs, such as two numbers of 4 bits in a byte, has the size of the byte.
@@ -81,7 +81,7 @@ class _Walk:
 
     def __init__(self, content: Content) -> None:
         self.content = content
-        self.left = TENSORS
+        self.left = THINGS
 
     def run(self, root: Any) -> None:
         entries = pairs(root)
@@ -104,6 +104,7 @@ class _Walk:
 
     def part(self, keys: tuple[str, ...], kind: str, thing: Any) -> None:
         before = len(self.content.tensors)
+        self.left = THINGS
         alone = self.tensor(thing, keys[:-1], keys[-1] if keys else "")
         if not alone:
             for name, inside in self.inside(thing, ()):
@@ -120,7 +121,7 @@ class _Walk:
             name, thing = waiting.pop()
             self.left -= 1
             if self.left < 0:
-                raise too_large(f"the pickle refers to more than {TENSORS:,} things")
+                return  # a list of a million files, or something that refers to itself again and again
             if len(name) > DEPTH:
                 continue
             if _is_tensor(thing):
@@ -150,6 +151,14 @@ def is_module(thing: Any) -> bool:
     return isinstance(thing, Call) and {"_parameters", "_modules"} <= lookup(_state(thing)).keys()
 
 
+def _class_of(thing: Call) -> str:
+    """Return the class of an object: protocols 0 and 1 and torch's old format name it in a roundabout way."""
+    made = thing.args[0] if thing.path.endswith("._reconstructor") and thing.args else thing.made
+    if isinstance(made, Persistent) and isinstance(made.id, tuple) and made.id[:1] == ("module",):
+        made = made.id[1]
+    return short(made)
+
+
 def _state(thing: Call) -> Any:
     return thing.state[0] if isinstance(thing.state, tuple) and thing.state else thing.state
 
@@ -157,17 +166,11 @@ def _state(thing: Call) -> Any:
 def _of_module(thing: Call) -> Iterator[tuple[Any, Any]]:
     """Go through what the state_dict of a whole module would have."""
     state = lookup(_state(thing))
-    passing = state.get("_non_persistent_buffers_set")
-    passing = [one for part in (sequence(passing) or children(passing)) for one in _flat(part)]
+    passing = {one for one in walk(state.get("_non_persistent_buffers_set")) if isinstance(one, str)}
     for inner in ("_parameters", "_buffers", "_modules"):
         for key, value in pairs(state.get(inner)) or []:
             if key not in passing or inner != "_buffers":
                 yield key, value
-
-
-def _flat(thing: Any) -> list[Any]:
-    found = thing if isinstance(thing, (list, tuple)) else [thing]
-    return [inner for one in found for inner in (one if isinstance(one, (list, tuple)) else [one])]
 
 
 _PASSED_ON = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
@@ -294,11 +297,16 @@ def _kind_of(key: str, thing: Any) -> str:
         return "scaler"
     if any(word in key.lower() for word in _RANDOM):
         return "random state"
-    if found and 2 * sum(_is_tensor(value) for value in found.values()) >= len(found):
+    if _is_state(found) and not any(_is_state(lookup(value)) or is_module(value) for value in found.values()):
         return "model"
     if isinstance(thing, (int, float)) and any(word in key.lower() for word in _COUNTERS):
         return "epoch"
     return "other"
+
+
+def _is_state(found: dict[str, Any]) -> bool:
+    """Return whether a dictionary is mostly tensors, as a state_dict is."""
+    return bool(found) and 2 * sum(_is_tensor(value) for value in found.values()) >= len(found)
 
 
 def _holds_model(thing: Any) -> bool:
@@ -315,7 +323,7 @@ def _about(thing: Any, count: int, alone: bool) -> str:
     if alone:
         return "a tensor"
     if isinstance(thing, Call) and is_module(thing):
-        return f"a whole {short(thing.made)} with {count:,} tensors"
+        return f"a whole {_class_of(thing)} with {count:,} tensors"
     if count:
         return f"{count:,} tensors"
     inside = pairs(thing)
@@ -324,8 +332,11 @@ def _about(thing: Any, count: int, alone: bool) -> str:
     return short(thing)
 
 
-def refused(content: Content) -> Broken | None:
+def refused(content: Content, size: int) -> Broken | None:
     """Return what is wrong with tensors that are not as torch writes them, or None."""
+    claimed = sum(tensor.bytes for tensor in content.tensors)
+    if claimed > EXPANDED and claimed > 100 * size:
+        return too_large(f"the tensors claim {claimed:,} bytes, out of a file of {size:,}")
     if not content.odd:
         return None
     names = ", ".join(map(repr, content.odd[:3]))

@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ftlab.checkpoints.info import CheckpointInfo, Part, TensorInfo
+from ftlab.checkpoints.info import CheckpointInfo, Part, Place, TensorInfo
 
-from .archive import note_names
 from .bounds import Broken, Window, damaged
 from .content import SIZES
+from .notes import note_names
 from .pickles import read_pickle
 from .symbols import Call, Name, lookup, pairs, sequence
 
@@ -33,7 +33,7 @@ def read_folder(path: Path, info: CheckpointInfo) -> None:
     state = lookup(pickle.root.state if isinstance(pickle.root, Call) else None)
     for name, entry in pairs(state.get("state_dict_metadata")) or []:
         _note(info, str(name), entry)
-    _check(path, state.get("storage_data"))
+    _pieces(path, state.get("storage_data"), info)
 
 
 def _no_checkpoint(path: Path) -> Broken:
@@ -61,13 +61,13 @@ def _note(info: CheckpointInfo, name: str, entry: Any) -> None:
     found = lookup(entry.state if isinstance(entry, Call) else None)
     size = sequence(found.get("size"))
     if size is None:
-        info.parts.append(Part((name,), "other", "bytes"))
+        if part != ("optimizer",):  # its learning rates and other settings are single entries
+            info.parts.append(Part((name,), "other", "bytes"))
         return
     shape = tuple(one for one in size if isinstance(one, int))
     dtype = _dtype(found.get("properties"))
-    info.tensors.append(
-        TensorInfo(inner, part, shape, dtype, "cpu", math.prod(shape) * SIZES.get(dtype, 1), "", 0, ())
-    )
+    count = math.prod(shape) * SIZES.get(dtype, 1)
+    info.tensors.append(TensorInfo(inner, part, shape, dtype, "cpu", count, name, kind="pieces"))
     if not any(one.keys == part and one.kind != "other" for one in info.parts):
         info.parts.append(Part(part, "optimizer" if part == ("optimizer",) else "model", "in pieces"))
 
@@ -80,23 +80,29 @@ def _dtype(properties: Any) -> str:
     return "float32"
 
 
-def _check(path: Path, storage: Any) -> None:
-    """Look whether each file is there, and long enough for the pieces that are said to be in it."""
-    for _, place in pairs(storage) or []:
-        found = lookup(place.state if isinstance(place, Call) else None)
+def _pieces(path: Path, storage: Any, info: CheckpointInfo) -> None:
+    """Note where each piece is; look whether its file is there, and long enough."""
+    for index, place in pairs(storage) or []:
+        about, found = (lookup(one.state if isinstance(one, Call) else None) for one in (index, place))
         name, offset, length = (found.get(key) for key in ("relative_path", "offset", "length"))
-        if not isinstance(name, str) or not isinstance(offset, int) or not isinstance(length, int):
+        tensor, corner = about.get("fqn"), sequence(about.get("offset")) or ()
+        numbers = all(isinstance(one, int) for one in (offset, length, *corner))
+        if not isinstance(name, str) or not isinstance(tensor, str) or not numbers:
             raise damaged("the file .metadata is not as torch writes it")
         if Path(name).name != name:
             raise damaged(f"the file .metadata names a file outside of its folder: {name[:80]!r}")
-        shard = path / name
-        if not shard.is_file():
-            raise Broken(
-                "truncated", f"the shard {name} is not in the folder", "Copy all files of the folder once more."
-            )
-        if offset + length > shard.stat().st_size:
-            raise Broken(
-                "truncated",
-                f"the shard {name} ends at byte {shard.stat().st_size:,}, a piece at {offset + length:,}",
-                "A copy was broken off, or the disk was full. Copy all files of the folder once more.",
-            )
+        _long_enough(path / name, offset + length)
+        info.pieces.setdefault(tensor, []).append((Place(path / name, offset, length), tuple(corner)))
+
+
+def _long_enough(shard: Path, end: int) -> None:
+    if not shard.is_file():
+        raise Broken(
+            "truncated", f"the shard {shard.name} is not in the folder", "Copy all files of the folder once more."
+        )
+    if end > shard.stat().st_size:
+        raise Broken(
+            "truncated",
+            f"the shard {shard.name} ends at byte {shard.stat().st_size:,}, a piece at {end:,}",
+            "A copy was broken off, or the disk was full. Copy all files of the folder once more.",
+        )

@@ -1,21 +1,17 @@
 """The formats before torch 1.6: pickles one after the other, then the numbers; and a plain pickle."""
 
-import io
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, BinaryIO
 
 from ftlab.checkpoints.info import CheckpointInfo, Place
 
-from .archive import note_content, note_names, raise_rest
-from .bounds import MEMORY, Broken, Window, damaged
-from .content import Content, Storage, storage_of, walk
+from .bounds import Broken, Window, damaged
+from .content import Content, Storage, storage_of
+from .notes import note_content, note_names, raise_rest
 from .pickles import Pickle, read_pickle
-from .symbols import Blob, Call, sequence
+from .symbols import sequence
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _CUT = "A download or a copy was broken off, or the disk was full. Get the file again."
-_LOADER = "torch.storage._load_from_bytes"
 
 
 def read_old(file: BinaryIO, info: CheckpointInfo) -> None:
@@ -39,13 +35,13 @@ def _read_torch(file: BinaryIO, window: Window, info: CheckpointInfo) -> None:
         note_names(info, one)
         if one.broken:
             raise _at_end(one.broken, window)
-    content = note_content(info, pickle)
+    content = note_content(info, pickle, window.file)
     keys = read_pickle(window)
     note_names(info, keys)
     if keys.broken:
         raise _at_end(keys.broken, window)
     _place(window, info, content, _all_storages(pickle, content), keys.root)
-    raise_rest(pickle, content)
+    raise_rest(pickle, content, info)
 
 
 def _all_storages(pickle: Pickle, content: Content) -> dict[str, Storage]:
@@ -92,51 +88,5 @@ def _read_plain(file: BinaryIO, pickle: Pickle, info: CheckpointInfo) -> None:
             f"the file begins like a pickle, and then: {pickle.broken.seen}",
             "It is no checkpoint, or it was damaged. Get the file again.",
         )
-    inner = {id(call): _look_inside(file, call, info) for call in _archives(pickle.root)}
-    content = note_content(info, pickle, {key: storage for key, storage in inner.items() if storage})
-    for key, symbol in content.arrays.items():
-        info.places[key] = _place_of(file, symbol, info)
-    raise_rest(pickle, content)
-
-
-def _archives(root: Any) -> Iterator[Call]:
-    """Go through the archives that are inside a pickle as bytes; loading it would load them, unguarded."""
-    for thing in walk(root):
-        if isinstance(thing, Call) and thing.path == _LOADER and isinstance(thing.args, tuple) and thing.args:
-            yield thing
-
-
-def _look_inside(file: BinaryIO, call: Call, info: CheckpointInfo) -> Storage | None:
-    """Return the storage in an inner archive; note the names that it asks for, and where its numbers are."""
-    place = _place_of(file, call.args[0], info)
-    inside = file if place.data is None else io.BytesIO(place.data)
-    window = Window(inside, place.start, place.start + place.size)
-    pickles = []
-    for _ in range(5):  # magic number, protocol, system, content, keys
-        pickles.append(read_pickle(window))
-        note_names(info, pickles[-1])
-        if pickles[-1].broken:
-            return None
-    storage = storage_of(pickles[3].root)
-    if storage is None or len(window.read(8)) < 8 or window.end - window.at < storage.bytes:
-        return None
-    key = f"inside {len(info.places)}"
-    start = window.at
-    data = None if place.data is None else place.data[start : start + storage.bytes]
-    info.places[key] = Place(info.path, start, storage.bytes, data)
-    return replace(storage, key=key)
-
-
-def _place_of(file: BinaryIO, symbol: Any, info: CheckpointInfo) -> Place:
-    """Return where bytes are; protocol 2 has none, and writes them as a text that has to be coded back."""
-    coded = isinstance(symbol, Call) and symbol.path == "_codecs.encode" and isinstance(symbol.args, tuple)
-    text = symbol.args[0] if coded and symbol.args else None
-    if isinstance(symbol, Blob) and not symbol.is_text:
-        return Place(info.path, symbol.at, symbol.size)
-    if isinstance(text, Blob) and text.size <= MEMORY:
-        file.seek(text.at)
-        text = file.read(text.size).decode("utf-8", "replace")
-    if isinstance(text, str):
-        symbol = text.encode("latin-1", "replace")
-    data = symbol if isinstance(symbol, bytes) else b""
-    return Place(info.path, 0, len(data), data)
+    content = note_content(info, pickle, file)
+    raise_rest(pickle, content, info)

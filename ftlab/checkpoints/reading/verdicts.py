@@ -72,6 +72,7 @@ _DATA = {
     "argparse.Namespace",
     "builtins.frozenset",
     "builtins.range",
+    "builtins.xrange",
     "builtins.slice",
     "builtins.dict",
     "builtins.list",
