@@ -9,7 +9,16 @@ from torch import nn
 
 from ftlab import plots
 from ftlab.data.images import as_rgb, read_image
-from ftlab.pretrained import MISTAKES, as_seen, backbone, load, photographs, preprocessing, top_classes, wrong_preprocessing
+from ftlab.pretrained import (
+    MISTAKES,
+    as_seen,
+    backbone,
+    load,
+    photographs,
+    preprocessing,
+    top_classes,
+    wrong_preprocessing,
+)
 from ftlab.pretrained.catalogue import offline_entries, offline_names
 from ftlab.random_state import keep_random_state
 from ftlab.widgets.panel import Panel, Picture
