@@ -33,7 +33,8 @@ def check_go_on(answer):
         warnings.simplefilter("ignore")
         value = answer([weight], state)
     if not isinstance(value, tuple | list) or len(value) != 2 or not isinstance(value[1], LRScheduler):
-        raise Wrong(f"You gave a `{type(value).__name__}`, no optimizer and scheduler.", ask="What is returned?")
+        given = ", ".join(type(one).__name__ for one in (value if isinstance(value, tuple | list) else [value]))
+        raise Wrong(f"You gave `{given}`, no optimizer and scheduler.", ask="What is returned, and what first?")
     again, going_on = value
     if going_on.optimizer is not again:
         raise Wrong("The scheduler belongs to another optimizer.", ask="Which optimizer did it get?")

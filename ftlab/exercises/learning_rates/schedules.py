@@ -20,21 +20,37 @@ def _expect_rates(found: list[float], wanted: list[float], where: str) -> None:
 
 
 def check_train_epochs(answer):
-    """The rate of every optimizer step, for a StepLR and an ExponentialLR, and that every batch is trained on."""
+    """The rate of every optimizer step, for a StepLR and an ExponentialLR, each made for one batch."""
     for make, name in (
         (lambda o: StepLR(o, 2, gamma=0.1), "StepLR(2)"),
         (lambda o: ExponentialLR(o, 0.5), "ExponentialLR"),
     ):
         optimizer = SGD(weights(), lr=1.0)
-        scheduler, rates = make(optimizer), recorded(optimizer)
+        scheduler, rates, gradients = make(optimizer), recorded(optimizer), _gradients(optimizer)
         batches = [torch.ones(1)] * 3
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answer(batches, lambda batch: optimizer.param_groups[0]["params"][0].sum(), optimizer, scheduler, 5)  # noqa: B023
         _expect_every_batch(len(rates))
+        _expect_one_batch_each(gradients)
         factor = {"StepLR(2)": lambda epoch: 0.1 ** (epoch // 2), "ExponentialLR": lambda epoch: 0.5**epoch}[name]
         wanted = [factor(epoch) for epoch in range(5) for _ in batches]
         _expect_rates([rate for (rate,) in rates], wanted, f"With {name}, 5 epochs of 3 batches")
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return a list that gets the gradient of each step; that of one batch is 1."""
+    found: list[float] = []
+    (weight,) = optimizer.param_groups[0]["params"]
+    optimizer.register_step_pre_hook(lambda *_: found.append(0.0 if weight.grad is None else weight.grad.item()))
+    return found
+
+
+def _expect_one_batch_each(gradients: list[float]) -> None:
+    for step, gradient in enumerate(gradients):
+        if gradient != 1:
+            text = f"Step {step} was made with the gradients of {gradient:g} batches instead of one."
+            raise Wrong(text, ask="Which line clears them, and where does `backward` stand?")
 
 
 def _expect_every_batch(count: int) -> None:
