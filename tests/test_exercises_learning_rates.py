@@ -96,7 +96,7 @@ def how_many(model, optimizer):
     return len(the_keys_of_a_dictionary(model, optimizer))
 
 
-@wrong(learning_rates.not_trained, "With a `yield` inside")
+@wrong(learning_rates.not_trained, "no set of names")
 def yielded(model, optimizer):
     yield from the_keys_of_a_dictionary(model, optimizer)
 
@@ -161,7 +161,7 @@ def cleared_too_late(batches, loss, optimizer, scheduler, epochs):
         scheduler.step()
 
 
-@wrong(learning_rates.train_epochs, "step 3 was made at 0.5 instead of 0.01")
+@wrong(learning_rates.train_epochs, "step 6 was made at 1 instead of 0.1")
 def only_the_first_time(batches, loss, optimizer, scheduler, epochs):
     for epoch in range(epochs):
         for batch in batches:
@@ -262,14 +262,14 @@ def the_optimizer_alone(parameters, state):
     return as_a_list(parameters, state)[0]
 
 
-@wrong(learning_rates.go_on, "Epoch 4 was trained at")
+@wrong(learning_rates.go_on, "Epoch 5 was trained at")
 def by_last_epoch(parameters, state):
     optimizer = SGD(parameters, lr=0.5, momentum=0.9)
     optimizer.load_state_dict(state["optimizer"])
     return optimizer, LinearLR(optimizer, 0.1, total_iters=8, last_epoch=4)
 
 
-@wrong(learning_rates.go_on, "Epoch 4 was trained at")
+@wrong(learning_rates.go_on, "The momentum of the optimizer is not that of the state")
 def stepped_once_more(parameters, state):
     optimizer, scheduler = as_a_list(parameters, state)
     optimizer.step()
@@ -286,7 +286,7 @@ def with_a_new_dictionary(optimizer, state, lr):
     optimizer.load_state_dict({**state, "param_groups": groups})
 
 
-@wrong(learning_rates.new_rate, "Adam's moments are not those")
+@wrong(learning_rates.new_rate, "a different number of parameter groups")
 def a_new_optimizer(optimizer, state, lr):
     optimizer = Adam([p for group in optimizer.param_groups for p in group["params"]], lr=lr)
     optimizer.load_state_dict(state)
@@ -298,7 +298,7 @@ def an_attribute(optimizer, state, lr):
     optimizer.lr = lr
 
 
-@wrong(learning_rates.new_rate, "the groups learn at 0.00")
+@wrong(learning_rates.new_rate, "the groups learn at 5e-05 and 5e-05")
 def scaled(optimizer, state, lr):
     optimizer.load_state_dict(state)
     for group in optimizer.param_groups:
