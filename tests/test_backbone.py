@@ -25,6 +25,7 @@ from torchvision import models
 from ftlab import data, pretrained
 from ftlab.pretrained.catalogue import cached_file
 from ftlab.training import loader
+from ftlab.widgets.pretrained import PreprocessingPanel
 from tests.fileserver import serving
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -108,6 +109,16 @@ def test_the_file_is_refused_if_its_bytes_are_not_those_of_its_name(server, home
     with pytest.raises(FileNotFoundError, match="sha256"):
         pretrained.load()
     assert not list(home.rglob("*.pth"))
+
+
+def test_the_panel_begins_with_the_backbone_once_its_file_is_here(server, home, monkeypatch):
+    assert PreprocessingPanel().network.value == "efficientnet_lite0"
+    monkeypatch.setattr(ENTRY.value, "url", server.weights)
+    pretrained.fetch(ENTRY)
+    panel = PreprocessingPanel()
+    assert panel.network.value == "resnet18"
+    assert panel.failure is None
+    assert repr(panel).startswith("cat, resnet18: with the right preprocessing")
 
 
 def test_the_runner_is_strict_but_for_assertions_in_learned_cells(tmp_path):
