@@ -16,8 +16,7 @@ def check_classifier_for(answer):
     pretrained = load("efficientnet_lite0").features.state_dict()
     for num_classes in (3, 8):
         model = _as_model(answer(num_classes))
-        with torch.no_grad():
-            scores = model.eval()(torch.randn(2, 3, 64, 64))
+        scores = _scores(model, 64)
         if scores.shape != (2, num_classes):
             text = f"With `num_classes={num_classes}`, the scores of two images have shape {tuple(scores.shape)}."
             raise Wrong(text, ask="Which layer makes the scores, and is it the one that you replaced?")
@@ -28,6 +27,15 @@ def check_classifier_for(answer):
         if other:
             text = f"{len(other)} of {len(pretrained)} tensors of the backbone are not those of the weights."
             raise Wrong(text, ask="Did anybody ask for weights? What does a builder give if nobody does?")
+
+
+@torch.no_grad()
+def _scores(model: nn.Module, size: int) -> Tensor:
+    try:
+        return model.eval()(torch.randn(2, 3, size, size))
+    except RuntimeError as error:
+        text = f"For two images the model raises `{str(error)[:120]}`."
+        raise Wrong(text, ask="How many numbers does its old head take? `in_features` knows.") from None
 
 
 def _as_model(value: object) -> nn.Module:
@@ -164,8 +172,7 @@ def _call(answer, model, path):
 
 
 def _expect_four(model: nn.Module) -> None:
-    with torch.no_grad():
-        scores = model.eval()(torch.randn(2, 3, 32, 32))
+    scores = _scores(model, 32)
     if scores.shape != (2, 4):
         text = f"The scores of two images have shape {tuple(scores.shape)}, not those of four classes."
         raise Wrong(text, ask="Which layer makes the scores, and when is it replaced?")
