@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+from torch import nn
+
 Item = TypeVar("Item")
 
 
@@ -20,6 +22,22 @@ def by_part(items: Mapping[str, Item]) -> dict[str, list[Item]]:
     for name, item in items.items():
         parts.setdefault(_part(name, list(items)), []).append(item)
     return parts
+
+
+def part_names(model: nn.Module) -> list[str]:
+    """Return the names of the parts that have parameters, from the image to the head; the model is not changed.
+
+    The trap: a module knows only the order in which its parts were made. In every classification model of
+    torchvision that is the way of the image, and the last part is the head or holds it.
+
+    Example:
+        >>> from torchvision import models
+        >>> part_names(models.resnet18())
+        ['conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4', 'fc']
+        >>> part_names(models.squeezenet1_1())[-2:]
+        ['features.12', 'classifier']
+    """
+    return list(by_part(dict(model.named_parameters())))
 
 
 def _part(name: str, names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import linecache
 import os
 import random
 import warnings
@@ -115,6 +116,16 @@ def test_what_is_to_be_repaired_is_broken(exercise):
     )  # without its docstring it is not the starter, but somebody's answer
     assert feedback.outcome is Outcome.WRONG, feedback
     assert feedback.ask
+
+
+@pytest.mark.parametrize("exercise", [exercise for exercise in EXERCISES if exercise.broken], ids=by_name)
+def test_a_starter_is_not_tried_also_with_its_imports_in_the_same_cell(exercise, monkeypatch):
+    source = f"import torch\nfrom torch import nn\n\n{exercise.starter}"
+    lines = source.splitlines(keepends=True)
+    monkeypatch.setitem(linecache.cache, "<a cell>", (len(source), None, lines, "<a cell>"))  # as IPython does
+    names = {}
+    exec(compile(source, "<a cell>", "exec"), names)
+    assert exercise.judge(names[exercise.name]).outcome is Outcome.NOT_TRIED
 
 
 @every_mistake

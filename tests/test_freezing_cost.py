@@ -156,14 +156,17 @@ def test_counting_changes_nothing():
     model.register_forward_pre_hook(lambda module, args: module.calls.append(1))
     freeze(model, "layer1")
     model.fc.weight.grad = torch.ones_like(model.fc.weight)
-    state = {k: (v.clone(), v.data_ptr()) for k, v in model.state_dict().items()}
+    state = {k: (v.clone(), v.data_ptr(), v._version) for k, v in model.state_dict().items()}
     attributes = {n: (m.training, sorted(vars(m))) for n, m in model.named_modules()}
     flags = [(id(p), p.requires_grad, p.grad is None) for p in model.parameters()]
     random = torch.get_rng_state()
-    cost(model, torch.randn(2, 3, 64, 64, generator=torch.Generator()))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator())
+    cost(model, images)
+    assert images._version == 0
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key][0])
         assert value.data_ptr() == state[key][1]
+        assert value._version == state[key][2]  # not even autograd sees a write
     assert attributes == {n: (m.training, sorted(vars(m))) for n, m in model.named_modules()}
     assert flags == [(id(p), p.requires_grad, p.grad is None) for p in model.parameters()]
     assert torch.equal(random, torch.get_rng_state())

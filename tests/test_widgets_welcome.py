@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.utils.data import Subset
+from torchvision import models
 from torchvision.transforms import v2
 
 from ftlab import data, pretrained
@@ -73,6 +74,17 @@ def test_the_code_finds_the_same_neighbours(panel, model, dataset, depth, capsys
     assert names["neighbours"] == panel.neighbours()
     assert len(names["neighbours"]) == NEIGHBOURS
     model.train()
+
+
+def test_another_network_has_its_own_blocks(dataset):
+    model = models.resnet18()
+    panel = NeighboursPanel(model, dataset)
+    assert panel.layers == ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    panel.depth.value = 3
+    assert "block 3" in repr(panel)
+    names = {"model": model, "dataset": dataset}
+    exec(panel.code(), names)
+    assert names["neighbours"] == panel.neighbours()
 
 
 def test_looking_changes_nothing(model, dataset):

@@ -127,10 +127,10 @@ def cost(model: nn.Module, example: Any) -> FreezeCost:
 def _count(model: nn.Module, inputs: tuple, trainable: dict[str, bool]) -> StepCost:
     """Run forward and backward on fake tensors and count."""
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        state = {name: fake.from_tensor(tensor.detach()) for name, tensor in named_state(model)}
+        state = {name: _fake(fake, tensor) for name, tensor in named_state(model)}
         for name, flag in trainable.items():
             state[name] = state[name].requires_grad_(flag)
-        inputs = tree_map_only(Tensor, fake.from_tensor, inputs)
+        inputs = tree_map_only(Tensor, lambda tensor: _fake(fake, tensor), inputs)
         with (
             FlopCounterMode(display=False) as forward,
             saved_bytes([*state.values(), *tree_leaves(inputs)]) as saved,
@@ -150,6 +150,11 @@ def _count(model: nn.Module, inputs: tuple, trainable: dict[str, bool]) -> StepC
         forward=forward.get_total_flops(),
         backward=backward.get_total_flops(),
     )
+
+
+def _fake(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
+    # By `data`: a `detach()` counts the writes of batch norm on the original, which autograd would then miss.
+    return fake.from_tensor(tensor.data).requires_grad_(tensor.requires_grad)
 
 
 def named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -4,7 +4,8 @@ from .decay import layer_decay
 from .groups import ParameterGroups, parameter_groups
 from .range_test import RangeTest, range_test
 from .ratios import UpdateRatios, update_ratio
-from .timeline import Timeline, timeline
+from .record import Timeline
+from .timeline import timeline
 from .xray import OptimizerXray, xray
 
 __all__ = [

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from .range_test import RangeTest
     from .ratios import UpdateRatios
-    from .timeline import Timeline
+    from .record import Timeline
 
 # colour blind safe, and told apart by the dashes as well
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]

@@ -5,6 +5,7 @@ After `import ftlab.pretrained` torchvision's own calls know `efficientnet_lite0
 """
 
 from ftlab.pretrained.asking import asked_weights
+from ftlab.pretrained.backbone import backbone
 from ftlab.pretrained.catalogue import available, entries
 from ftlab.pretrained.extract import features, flat_map, similarity
 from ftlab.pretrained.lite import EfficientNet_Lite0_Weights, efficientnet_lite0
@@ -25,6 +26,7 @@ __all__ = [
     "as_seen",
     "asked_weights",
     "available",
+    "backbone",
     "draw_map",
     "efficientnet_lite0",
     "entries",

@@ -11,6 +11,7 @@ from torch.hub import HASH_REGEX
 from torchvision.models._api import WeightsEnum
 
 from ftlab.download import download
+from ftlab.pretrained.backbone import backbone
 from ftlab.pretrained.catalogue import builder_of, cached_file, offline_names, weights_of
 from ftlab.surgery.heads import head_names, replace_head
 
@@ -18,7 +19,7 @@ WeightsSource = str | PathLike | WeightsEnum | None
 
 
 def load(
-    name: str = "efficientnet_lite0", *, weights: WeightsSource = "DEFAULT", num_classes: int | None = None
+    name: str | None = None, *, weights: WeightsSource = "DEFAULT", num_classes: int | None = None
 ) -> nn.Module:
     """Build any torchvision classification model with pretrained, own or random parameters.
 
@@ -28,7 +29,7 @@ def load(
     word; here pretrained is the default, and random has to be asked for.
 
     Args:
-        name: A name that `available()` lists.
+        name: A name that `available()` lists; that of `backbone()` if None.
         weights: `"DEFAULT"`, another entry such as `"IMAGENET1K_V1"`, None for random parameters, or the path or
             address of a file with a `state_dict`. Only plain tensors are read from a file, no code is run.
         num_classes: Replace the head by a new, random one with this many outputs. None keeps the head.
@@ -45,6 +46,7 @@ def load(
     """
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+    name = name or backbone()
     if weights is None:
         return _build(name, weights=None, num_classes=num_classes or 1000)
     if _is_file_or_address(weights):
@@ -56,14 +58,14 @@ def load(
 
 
 def preprocessing(
-    name: str = "efficientnet_lite0", weights: str | WeightsEnum = "DEFAULT", *, size: int | None = None
+    name: str | None = None, weights: str | WeightsEnum = "DEFAULT", *, size: int | None = None
 ) -> nn.Module:
     """Return the transforms that belong to the weights: resize, crop and normalisation, image in, tensor out.
 
     The trap: each entry has its own. An image that is normalised in another way is another image to the model.
 
     Args:
-        name: A name that `available()` lists.
+        name: A name that `available()` lists; that of `backbone()` if None.
         weights: An entry, or its name.
         size: Height and width in pixels instead of those of the weights. Smaller is faster and less accurate.
 
@@ -75,7 +77,7 @@ def preprocessing(
         torch.Size([3, 64, 64])
     """
     sizes = {} if size is None else {"resize_size": size, "crop_size": size}
-    return weights_of(name, weights).transforms(**sizes)
+    return weights_of(name or backbone(), weights).transforms(**sizes)
 
 
 def fetch(weights: WeightsEnum | str, *, home: Path | None = None, source: str = "") -> Path:

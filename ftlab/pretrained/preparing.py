@@ -11,6 +11,7 @@ from torchvision.transforms import Compose
 
 from ftlab.modes import keep_modes
 from ftlab.nearest import nearest
+from ftlab.pretrained.backbone import backbone
 from ftlab.pretrained.catalogue import weights_of
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
@@ -24,7 +25,7 @@ MISTAKES = ("another normalisation", "no normalisation", "0 to 255", "BGR", "too
 
 def wrong_preprocessing(
     mistake: str,
-    name: str = "efficientnet_lite0",
+    name: str | None = None,
     weights: str | WeightsEnum = "DEFAULT",
     *,
     size: int | None = None,
@@ -37,7 +38,7 @@ def wrong_preprocessing(
         mistake: One of `MISTAKES`. "0 to 255" is an image that was neither divided by 255 nor normalised; "BGR"
             has red and blue exchanged, as OpenCV reads images; "too small" is a third of the size and "too
             large" the double.
-        name: A name that `available()` lists.
+        name: A name that `available()` lists; that of `backbone()` if None.
         weights: An entry, or its name.
         size: As in `preprocessing`; "too small" and "too large" are measured against it.
 
@@ -48,7 +49,7 @@ def wrong_preprocessing(
         >>> round(wrong_preprocessing("0 to 255")(Image.new("RGB", (300, 300), "white")).max().item())
         255
     """
-    entry = weights_of(name, weights)
+    entry = weights_of(name or backbone(), weights)
     sizes = {} if size is None else {"resize_size": size, "crop_size": size}
     prepare = entry.transforms(**{**sizes, **changes(mistake, entry, size=size)})
     return Compose([exchange_red_and_blue, prepare]) if mistake == "BGR" else prepare

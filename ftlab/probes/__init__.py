@@ -1,7 +1,8 @@
 """Probes: the sentences that lessons teach, each with a few lines that show it to be true today.
 
 PyTorch's defaults change. A probe makes such a change visible: the test that runs it fails with the sentence
-that is no longer true. The probes of a topic stand in `ftlab/probes/<topic>.py`.
+that is no longer true. The probes of a topic stand in `ftlab/probes/<topic>.py`; `python -m ftlab.probes` runs
+them with whatever is installed.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pkgutil import iter_modules
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
-__all__ = ["Probe", "all_probes", "probe", "run"]
+__all__ = ["Probe", "all_probes", "probe", "run", "topics"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,19 @@ def probe(sentence: str) -> Callable[[Callable[[], bool]], Probe]:
     return lambda function: Probe(sentence, function)
 
 
+def topics() -> list[str]:
+    """Return the topics that have probes.
+
+    Example:
+        >>> "freezing" in topics()
+        True
+    """
+    return [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+
+
 def all_probes(topic: str | None = None) -> list[Probe]:
     """Return every probe that is declared, or those of one topic."""
-    topics = [module.name for module in iter_modules(__path__)] if topic is None else [topic]
-    modules = [import_module(f"{__name__}.{name}") for name in topics]
+    modules = [import_module(f"{__name__}.{name}") for name in ([topic] if topic else topics())]
     return [value for module in modules for value in vars(module).values() if isinstance(value, Probe)]
 
 

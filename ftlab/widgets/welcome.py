@@ -3,9 +3,11 @@
 import ipywidgets as w
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.data import Dataset
 
 from ftlab import plots
+from ftlab.parts import part_names
 from ftlab.pretrained import features, similarity
 from ftlab.training import loader
 from ftlab.widgets.panel import Panel, Picture
@@ -19,7 +21,7 @@ class NeighboursPanel(Panel):
     The model is not changed. The features of all layers are computed once, when the panel is made.
 
     Args:
-        model: A torchvision model whose blocks are `model.features`, such as `efficientnet_lite0`.
+        model: A network of convolutions, such as `efficientnet_lite0` or `resnet18`.
         dataset: Items are (image tensor, class number), with `classes` and `targets`.
         pictures: The same images to look at, without normalisation; `dataset` itself if None.
 
@@ -39,12 +41,12 @@ class NeighboursPanel(Panel):
 
     def __init__(self, model: nn.Module, dataset: Dataset, pictures: Dataset | None = None) -> None:
         self.dataset, self.pictures = dataset, pictures or dataset
-        layers = [f"features.{number}" for number in range(len(model.features))]
-        found = features(model, loader(dataset, batch_size=64), layers)
-        self._alike = [similarity(found[layer]).fill_diagonal_(-2) for layer in layers]
+        self.layers = _blocks(model)
+        found = features(model, loader(dataset, batch_size=64), self.layers)
+        self._alike = [similarity(found[layer]).fill_diagonal_(-2) for layer in self.layers]
         self._targets = torch.tensor(dataset.targets)
-        depths = [("stem", 0), *[(f"block {number}", number) for number in range(1, len(layers))]]
-        self.depth = w.SelectionSlider(options=depths, value=len(layers) - 1, description="depth")
+        depths = [("stem", 0), *[(f"block {number}", number) for number in range(1, len(self.layers))]]
+        self.depth = w.SelectionSlider(options=depths, value=len(self.layers) - 1, description="depth")
         self.class_name = w.Dropdown(options=list(dataset.classes), description="class")
         self.number = w.BoundedIntText(description="picture", min=1, max=1)
         self.picture = Picture()
@@ -99,7 +101,7 @@ import torch
 from torch.nn.functional import normalize
 
 found = []
-block = model.features[{self.depth.value}]
+block = model.get_submodule("{self.layers[self.depth.value]}")
 hook = block.register_forward_hook(lambda block, inputs, output: found.append(output.mean((2, 3))))
 with torch.no_grad():
     for images, targets in torch.utils.data.DataLoader(dataset, batch_size=64):
@@ -113,3 +115,8 @@ alike[{self.position}] = -2  # the picture itself
 neighbours = alike.topk({NEIGHBOURS}).indices.tolist()
 print(neighbours)
 """
+
+
+def _blocks(model: nn.Module) -> list[str]:
+    """Return the names of the blocks before the head; a norm beside a block is no block of its own."""
+    return [name for name in part_names(model)[:-1] if not isinstance(model.get_submodule(name), _NormBase)]

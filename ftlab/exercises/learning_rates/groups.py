@@ -1,5 +1,7 @@
 """A rate for each part, with nothing forgotten, and finding what was."""
 
+from collections.abc import Set
+
 import torch
 from torch import nn
 from torch.optim import SGD
@@ -22,7 +24,7 @@ def check_two_rates(answer):
 
 def _rates(model: nn.Module, groups: object) -> dict[str, float | None]:
     """Return the rate of each parameter, None for those in no group."""
-    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+    if not isinstance(groups, list | tuple) or not all(isinstance(group, dict) for group in groups):
         kind = type(groups).__name__
         raise Wrong(
             f"You gave a `{kind}`, no list of dictionaries.", ask="What does an optimizer take as groups?"
@@ -145,7 +147,7 @@ def check_not_trained(answer):
 
 
 def _expect_names(value: object, wanted: set[str], where: str) -> None:
-    if not isinstance(value, set | list | tuple) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, Set | list | tuple) or not all(isinstance(name, str) for name in value):
         raise Wrong(
             f"You gave `{value!r:.60}`, no set of names.", ask="Which method gives names with parameters?"
         )

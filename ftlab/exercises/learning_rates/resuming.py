@@ -33,12 +33,13 @@ def check_go_on(answer):
         warnings.simplefilter("ignore")
         value = answer([weight], state)
     if not isinstance(value, tuple | list) or len(value) != 2 or not isinstance(value[1], LRScheduler):
-        raise Wrong(f"You gave a `{type(value).__name__}`, no optimizer and scheduler.", ask="What is returned?")
+        given = ", ".join(type(one).__name__ for one in (value if isinstance(value, tuple | list) else [value]))
+        raise Wrong(f"You gave `{given}`, no optimizer and scheduler.", ask="What is returned, and what first?")
     again, going_on = value
     if going_on.optimizer is not again:
         raise Wrong("The scheduler belongs to another optimizer.", ask="Which optimizer did it get?")
     if not torch.equal(again.state.get(weight, {}).get("momentum_buffer", torch.zeros(1)), momentum):
-        raise Wrong("The momentum of the optimizer was lost.", ask="What is in `state`, and who reads it?")
+        raise Wrong("The momentum of the optimizer is not that of the state.", ask="Who reads `state`, and when?")
     found = _run(again, going_on, 6)
     for epoch, (one, other) in enumerate(zip(found, wanted, strict=True), 4):
         if abs(one - other) > 1e-9:
@@ -96,7 +97,7 @@ def _two_optimizers(parameters, state):
     also_right=[_scheduler_state_first],
     mistakes=[
         Mistake(_no_scheduler_state, says="Epoch 5 was trained at"),
-        Mistake(_no_optimizer_state, says="The momentum of the optimizer was lost"),
+        Mistake(_no_optimizer_state, says="The momentum of the optimizer is not that of the state"),
         Mistake(_two_optimizers, says="The scheduler belongs to another optimizer"),
     ],
     remember="Make the optimizer, make the scheduler, then load both: making a scheduler sets the rate.",

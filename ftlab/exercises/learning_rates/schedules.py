@@ -1,23 +1,13 @@
-"""Where the scheduler is stepped, and what it does to the rates of several groups."""
+"""Where the scheduler is stepped, and which epoch gets which rate."""
 
 import warnings
 
 import torch
 from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from ftlab.exercises.core import Mistake, Wrong, exercise
-
-
-def _weights(count: int = 1) -> list[torch.Tensor]:
-    return [torch.ones(1, requires_grad=True) for _ in range(count)]
-
-
-def _recorded(optimizer: torch.optim.Optimizer) -> list[list[float]]:
-    """Return a list that gets the rates of each step."""
-    rates: list[list[float]] = []
-    optimizer.register_step_pre_hook(lambda *_: rates.append([group["lr"] for group in optimizer.param_groups]))
-    return rates
+from ftlab.exercises.learning_rates.recording import recorded, weights
 
 
 def _expect_rates(found: list[float], wanted: list[float], where: str) -> None:
@@ -30,21 +20,37 @@ def _expect_rates(found: list[float], wanted: list[float], where: str) -> None:
 
 
 def check_train_epochs(answer):
-    """The rate of every optimizer step, for a StepLR and an ExponentialLR, and that every batch is trained on."""
+    """The rate of every optimizer step, for a StepLR and an ExponentialLR, each made for one batch."""
     for make, name in (
         (lambda o: StepLR(o, 2, gamma=0.1), "StepLR(2)"),
         (lambda o: ExponentialLR(o, 0.5), "ExponentialLR"),
     ):
-        optimizer = SGD(_weights(), lr=1.0)
-        scheduler, rates = make(optimizer), _recorded(optimizer)
+        optimizer = SGD(weights(), lr=1.0)
+        scheduler, rates, gradients = make(optimizer), recorded(optimizer), _gradients(optimizer)
         batches = [torch.ones(1)] * 3
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answer(batches, lambda batch: optimizer.param_groups[0]["params"][0].sum(), optimizer, scheduler, 5)  # noqa: B023
         _expect_every_batch(len(rates))
+        _expect_one_batch_each(gradients)
         factor = {"StepLR(2)": lambda epoch: 0.1 ** (epoch // 2), "ExponentialLR": lambda epoch: 0.5**epoch}[name]
         wanted = [factor(epoch) for epoch in range(5) for _ in batches]
         _expect_rates([rate for (rate,) in rates], wanted, f"With {name}, 5 epochs of 3 batches")
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return a list that gets the gradient of each step; that of one batch is 1."""
+    found: list[float] = []
+    (weight,) = optimizer.param_groups[0]["params"]
+    optimizer.register_step_pre_hook(lambda *_: found.append(0.0 if weight.grad is None else weight.grad.item()))
+    return found
+
+
+def _expect_one_batch_each(gradients: list[float]) -> None:
+    for step, gradient in enumerate(gradients):
+        if gradient != 1:
+            text = f"Step {step} was made with the gradients of {gradient:g} batches instead of one."
+            raise Wrong(text, ask="Which line clears them, and where does `backward` stand?")
 
 
 def _expect_every_batch(count: int) -> None:
@@ -153,7 +159,7 @@ def check_rates_of_epochs(answer):
     value = answer()
     if not isinstance(value, tuple | list) or len(value) != 3:
         raise Wrong(f"Three rates were asked for, you gave `{value!r}`.", ask="Is it like `(0.1, 0.1, 0.1)`?")
-    optimizer = Adam(_weights(), lr=0.001)
+    optimizer = Adam(weights(), lr=0.001)
     scheduler, rates = StepLR(optimizer, 10, 0.1), []
     for _ in range(30):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -210,166 +216,3 @@ def rates_of_epochs() -> tuple[float, float, float]:
     and `scheduler.step()` is called once, at the end of each epoch.
     """
     return 0.001, 0.0001, 0.00001
-
-
-_CHOICES = {
-    "step": lambda o: StepLR(o, 2, gamma=0.1),
-    "one cycle": lambda o: OneCycleLR(o, max_lr=0.1, total_steps=7),
-    "cosine": lambda o: CosineAnnealingLR(o, 6, eta_min=0.01),
-}
-_REASONS = {
-    "multiplies": "",
-    "per group": "Every scheduler writes one rate into each group; the question is which one.",
-    "small": "How small the rates become says nothing about their ratio.",
-    "warns": "None of the three warns.",
-}
-
-
-def check_keep_ratio(answer):
-    """Two groups at 0.01 and 0.1, six real steps of the chosen scheduler, the ratio at each; the reason."""
-    value = answer()
-    if (
-        not isinstance(value, tuple | list)
-        or len(value) != 2
-        or value[0] not in _CHOICES
-        or value[1] not in _REASONS
-    ):
-        raise Wrong(f"`{value!r}` is no choice and reason from the lists.", ask="Is the choice first?")
-    choice, reason = value
-    optimizer = SGD([{"params": [p], "lr": lr} for p, lr in zip(_weights(2), (0.01, 0.1), strict=True)])
-    scheduler = _CHOICES[choice](optimizer)
-    for step in range(6):
-        slow, fast = (group["lr"] for group in optimizer.param_groups)
-        if abs(fast / slow - 10) > 1e-6:
-            text = f"With {choice}, step {step} is made at {slow:.3g} and {fast:.3g}: no longer one to ten."
-            raise Wrong(text, ask="Does this scheduler look at the rate that a group has?")
-        optimizer.step()
-        scheduler.step()
-    if _REASONS[reason]:
-        raise Wrong(
-            f'The choice is right, "{reason}" is not why. {_REASONS[reason]}', ask="What does it compute?"
-        )
-
-
-def _ratio_as_list():
-    return ["step", "multiplies"]
-
-
-def _ratio_one_cycle():
-    return "one cycle", "multiplies"
-
-
-def _ratio_cosine():
-    return "cosine", "multiplies"
-
-
-def _ratio_wrong_reason():
-    return "step", "small"
-
-
-def _ratio_per_group():
-    return "step", "per group"
-
-
-@exercise(
-    check=check_keep_ratio,
-    hints=[
-        "Build two groups, and print `scheduler.get_last_lr()` after each step; or use `timeline`.",
-        "A number such as `max_lr` or `eta_min` is the same for all groups. A factor is not.",
-    ],
-    also_right=[_ratio_as_list],
-    mistakes=[
-        Mistake(_ratio_one_cycle, says="With one cycle, step 0"),
-        Mistake(_ratio_cosine, says="With cosine, step 1"),
-        Mistake(_ratio_wrong_reason, says="is not why. How small"),
-        Mistake(_ratio_per_group, says="is not why. Every scheduler"),
-    ],
-    remember="A factor keeps the ratio of the groups; a rate given as one number (max_lr, eta_min) does not.",
-)
-def keep_ratio() -> tuple[str, str]:
-    """Choose and justify: the body learns at 0.01, the head at 0.1. Which schedule keeps them at one to ten?
-
-    Choices: "step" (`StepLR(optimizer, 2, gamma=0.1)`), "one cycle" (`OneCycleLR(optimizer, max_lr=0.1, ...)`),
-    "cosine" (`CosineAnnealingLR(optimizer, 6, eta_min=0.01)`).
-    Reasons: "multiplies" (a factor on the rate that is there), "per group" (it has a rate for each group),
-    "small" (its rates become smallest), "warns" (the others warn). Return both, the choice first.
-    """
-    return "step", "multiplies"
-
-
-def check_one_cycle(answer):
-    """The highest rate of two groups and the end of the cycle: 4 epochs of 5 batches, stepped per batch."""
-    optimizer = SGD(
-        [{"params": [p], "lr": lr} for p, lr in zip(_weights(2), (0.01, 0.1), strict=True)], momentum=0.9
-    )
-    scheduler = answer(optimizer, 4, 5)
-    if not isinstance(scheduler, LRScheduler):
-        raise Wrong(f"You gave a `{type(scheduler).__name__}`, no scheduler.", ask="Is it returned?")
-    rates = _recorded(optimizer)
-    for step in range(20):
-        optimizer.step()
-        try:
-            scheduler.step()
-        except ValueError:
-            text = f"After {step + 1} of 20 batches the scheduler refused to go on: its cycle was over."
-            raise Wrong(text, ask="How often is `scheduler.step()` called in all?") from None
-    if rates[-1][1] > 0.01 * max(rate for _, rate in rates):
-        text = (
-            f"At the last of 20 batches the rate is still {rates[-1][1]:.2g}: the cycle has not come to its end."
-        )
-        raise Wrong(text, ask="For how many steps was the cycle made?")
-    for number, wanted in enumerate((0.01, 0.1)):
-        highest = max(rate[number] for rate in rates)
-        if abs(highest / wanted - 1) > 0.05:
-            text = f"The group that came with a rate of {wanted:g} gets up to {highest:.2g}."
-            raise Wrong(text, ask="What does a single number for `max_lr` mean for two groups?")
-
-
-def _cycle_by_epochs(optimizer, epochs, batches):
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, rates, epochs=epochs, steps_per_epoch=batches + 0)
-
-
-def _cycle_one_rate(optimizer, epochs, batches):
-    return OneCycleLR(optimizer, max_lr=0.1, total_steps=epochs * batches)
-
-
-def _cycle_counted_in_epochs(optimizer, epochs, batches):
-    return OneCycleLR(optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=epochs)
-
-
-def _cycle_too_long(optimizer, epochs, batches):
-    return OneCycleLR(
-        optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=epochs * batches * 10
-    )
-
-
-def _cosine_instead(optimizer, epochs, batches):
-    return CosineAnnealingLR(optimizer, epochs)
-
-
-@exercise(
-    check=check_one_cycle,
-    hints=[
-        "This schedule is stepped after every batch. How many steps is that in all?",
-        "`max_lr` may be a list, with one rate per group.",
-        'Read the rates that the groups have: `[group["lr"] for group in optimizer.param_groups]`.',
-    ],
-    also_right=[_cycle_by_epochs],
-    mistakes=[
-        Mistake(_cycle_one_rate, says="The group that came with a rate of 0.01 gets up to 0.1"),
-        Mistake(_cycle_counted_in_epochs, says="refused to go on"),
-        Mistake(_cycle_too_long, says="the cycle has not come to its end"),
-        Mistake(_cosine_instead, says="the cycle has not come to its end"),
-    ],
-    remember="OneCycleLR replaces the rates: one max_lr per group, and as many steps as there are batches.",
-)
-def one_cycle(
-    optimizer: torch.optim.Optimizer, epochs: int, batches: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Transfer: return a `OneCycleLR` that is stepped once per batch, `batches` times in each of `epochs` epochs.
-
-    At its highest point each group shall have the rate that it has in `optimizer` now.
-    """
-    highest = [group["lr"] for group in optimizer.param_groups]
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=epochs * batches)

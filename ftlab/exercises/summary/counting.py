@@ -39,6 +39,8 @@ def check_count_parameters(answer):
         parameters = list(model.parameters())
         total = sum(p.numel() for p in parameters)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        if tuple(pair) == (trainable, total) != (total, trainable):
+            raise Wrong(f"{name}: these are the two numbers, in the other order.", ask="Which one comes first?")
         if pair[0] != total:
             ask = "Which method of the model gives every parameter, and each one once?"
             raise Wrong(

@@ -102,6 +102,10 @@ def check_output_shapes(answer):
     missing = [name for name in wanted if name not in shapes]
     if missing:
         raise Wrong(f"There is no word on {some(missing)}.", ask="Which loop gives all children?")
+    other = [name for name in wanted if not isinstance(shapes[name], tuple | list)]
+    if other:
+        text = f"For `{other[0]}` you gave something of type `{type(shapes[other[0]]).__name__}`, not a shape."
+        raise Wrong(text, ask="Which attribute of a tensor is its shape?")
     differing = [name for name in wanted if tuple(shapes[name]) != wanted[name]]
     if differing:
         text = f"For `{differing[0]}` you gave {tuple(shapes[differing[0]])}."
@@ -267,6 +271,9 @@ def check_block_states(answer):
         wanted = "nothing" if not flags else "partly" if len(set(flags)) == 2 else _WORDS[not flags[0]]
         if name not in states:
             raise Wrong(f"There is no word on `{name}`.", ask="Which loop gives all children with their names?")
+        if states[name] not in _WORDS:
+            text = f"You call `{name}` {states[name]!r}, which is none of the four words."
+            raise Wrong(text, ask='Is it written as in the task, like `"trains"`?')
         if states[name] != wanted:
             text = f"You call `{name}` {states[name]!r}; {sum(flags)} of its {len(flags)} parameters train."
             raise Wrong(text, ask="What do all its flags say together, and what if there are none?")

@@ -102,14 +102,25 @@ def check_own_branches(answer):
     _expect_registered(branches)
     features = _trunk(model.eval())(images())
     for number, branch in enumerate(branches):
-        if branch.eval()(features).shape != (4, 5):
-            shape = tuple(branch(features).shape)
+        shape = _shape(branch.eval(), features, number)
+        if shape != (4, 5):
             raise Wrong(f"Branch {number} gives {shape} for 4 images and 5 classes.", ask="What does `fc` give?")
         _expect_start(branch, start, number)
     _expect_apart(branches, model)
 
 
+def _shape(branch, features, number):
+    try:
+        return tuple(branch(features).shape)
+    except RuntimeError as error:
+        text = f"Branch {number} cannot work with what `model.layer3` gives: `{str(error)[:120]}`."
+        raise Wrong(text, ask="What shape does each of its layers get, one after the other?") from None
+
+
 def _expect_registered(branches):
+    if isinstance(branches, nn.ModuleDict | dict):
+        kind = type(branches).__name__
+        raise Wrong(f"You returned a `{kind}`, whose branches have names.", ask="Which container has numbers?")
     holder = nn.Module()
     holder.branches = branches
     if not any(True for _ in holder.parameters()):

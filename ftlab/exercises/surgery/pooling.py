@@ -14,6 +14,9 @@ def check_pool_both(answer):
     for channels in (3, 5):
         maps = torch.randn(2, channels, 4, 6)
         pooled = answer(maps)
+        if not isinstance(pooled, torch.Tensor):
+            ask = "Which function makes one tensor of two?"
+            raise Wrong(f"What came back is of type `{type(pooled).__name__}`, not a tensor.", ask=ask)
         if tuple(pooled.shape) != (2, 2 * channels, 1, 1):
             text = f"For maps of the shape {tuple(maps.shape)} you return {tuple(pooled.shape)}."
             raise Wrong(text, ask="Along which dimension do the channels lie?")

@@ -3,6 +3,7 @@
 import ipywidgets as w
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 
 from ftlab import plots
 from ftlab.widgets.background import Latest
@@ -21,7 +22,7 @@ class ModesPanel(Panel):
     at; the others keep it company in its batch.
 
     Args:
-        model: Takes images to the scores of classes. The network that comes with ftlab if None.
+        model: Takes images to the scores of classes. That of the lessons if None.
         images: A batch (N, C, H, W) that it takes. A photograph of a cat and fifteen emoji if None.
         classes: The names of the classes; their numbers if None, for a model of your own.
 
@@ -180,7 +181,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _example() -> tuple[nn.Module, Tensor, list[str]]:
-    """Return the network on board, a cat with fifteen emoji, and the names of the classes."""
+    """Return the network of the lessons, a cat with fifteen emoji, and the names of the classes."""
     from PIL import Image
     from skimage import data as photographs
 
@@ -190,4 +191,5 @@ def _example() -> tuple[nn.Module, Tensor, list[str]]:
     emoji = data.emoji("val", transform=small)
     cat = small(Image.fromarray(photographs.chelsea()))
     images = torch.stack([cat, *(emoji[9 * number][0] for number in range(15))])
-    return pretrained.load(), images, pretrained.EfficientNet_Lite0_Weights.DEFAULT.meta["categories"]
+    weights = get_model_weights(pretrained.backbone()).DEFAULT
+    return pretrained.load(), images, weights.meta["categories"]

@@ -9,7 +9,16 @@ from torch import nn
 
 from ftlab import plots
 from ftlab.data.images import as_rgb, read_image
-from ftlab.pretrained import MISTAKES, as_seen, load, photographs, preprocessing, top_classes, wrong_preprocessing
+from ftlab.pretrained import (
+    MISTAKES,
+    as_seen,
+    backbone,
+    load,
+    photographs,
+    preprocessing,
+    top_classes,
+    wrong_preprocessing,
+)
 from ftlab.pretrained.catalogue import offline_entries, offline_names
 from ftlab.random_state import keep_random_state
 from ftlab.widgets.panel import Panel, Picture
@@ -52,7 +61,9 @@ class PreprocessingPanel(Panel):
         self.picture = w.Dropdown(options=list(self.pictures), description="picture")
         self.upload = Upload(accept="image/*", multiple=False, description="Your own picture")
         self.upload.layout.width = "200px"
-        self.network = w.Dropdown(options=offline_names(), description="network")
+        names = offline_names()
+        first = backbone() if backbone() in names else names[0]
+        self.network = w.Dropdown(options=names, value=first, description="network")
         self.preprocessing = w.Dropdown(options=[RIGHT, *MISTAKES], value=MISTAKES[0], description="preparation")
         self.view_of_both = Picture()
         rows = [

@@ -1,0 +1,80 @@
+"""What a timeline found: the rates of every step, and what is worth a look."""
+
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ftlab.table import Table
+
+if TYPE_CHECKING:
+    from ftlab.plots import Picture
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something to look at in a timeline."""
+
+    kind: str  # skipped, per batch, per epoch, cut short, jump, uncovered, constant, woken, same, raised
+    step: int
+    text: str
+
+
+@dataclass
+class Timeline:
+    """The rates that the steps get; its repr is a table of stretches with the same rates.
+
+    Attributes:
+        groups: What the groups are called.
+        rates: For each optimizer step, the rate of each group.
+        scheduled: For each call of `scheduler.step()`, how many optimizer steps there were before it.
+        batches: Optimizer steps per epoch; 0 if that is not known.
+        marks: What is worth a look.
+        resumed: The rates from the resume on, if there was one.
+        resumed_at: The optimizer step of the resume.
+    """
+
+    groups: list[str]
+    rates: list[list[float]] = field(default_factory=list)
+    scheduled: list[int] = field(default_factory=list)
+    batches: int = 0
+    marks: list[Mark] = field(default_factory=list)
+    resumed: list[list[float]] | None = None
+    resumed_at: int | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the marks."""
+        return [mark.kind for mark in self.marks]
+
+    def table(self) -> Table:
+        """Return a row per stretch of steps with the same rates; long schedules are cut in the middle."""
+        rows, start = [], 0
+        for rates, same in groupby(self.rates):
+            count = len(list(same))
+            rows.append([_span(start, count), *rates])
+            start += count
+        if len(rows) > 12:
+            rows = [*rows[:6], ["...", *[None] * len(self.groups)], *rows[-5:]]
+        title = f"{len(self.rates)} optimizer steps, {len(self.scheduled)} scheduler steps"
+        note = "\n".join(f"{mark.kind}: {mark.text}" for mark in self.marks)
+        return Table(["steps", *self.groups], rows, title=title, note=note)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return asdict(self)
+
+    def plot(self) -> "Picture":
+        """Return a picture: a line per group, the marks where they are, a resume beside the run without one."""
+        from .picture import line
+
+        return line(self)
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def _span(start: int, count: int) -> str:
+    return str(start) if count == 1 else f"{start} to {start + count - 1}"
