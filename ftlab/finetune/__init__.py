@@ -2,9 +2,15 @@
 
 from importlib import import_module
 
-_HOME = {"Plan": "plan", "Prediction": "predicting", "predict": "predicting", "run": "running"}
+_HOME = {
+    "Plan": "plan",
+    "Prediction": "predicting",
+    "predict": "predicting",
+    "run": "running",
+    "split": "running",
+}
 
-__all__ = ["Plan", "Prediction", "predict", "run"]
+__all__ = ["Plan", "Prediction", "predict", "run", "split"]
 
 
 def __getattr__(name: str):

@@ -36,6 +36,7 @@ def add_finetune(commands: argparse._SubParsersAction) -> None:
     for name, (kind, text) in CHOICES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text, metavar=kind.__name__.upper())
     switch = argparse.BooleanOptionalAction
+    parser.add_argument("--balance", action=switch, help="let each class count the same in the loss")
     parser.add_argument("--augment", action=switch, help="show each image anew in each epoch")
     parser.add_argument("--skip-bad", action=switch, help="leave files out that are no images")
     parser.set_defaults(run=_finetune)
@@ -61,7 +62,7 @@ def _finetune(args: argparse.Namespace) -> int:
     from ftlab.finetune.ranks import OtherRankError
     from ftlab.finetune.running import run
 
-    names = [*CHOICES, "augment", "skip_bad"]
+    names = [*CHOICES, "balance", "augment", "skip_bad"]
     choices = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     try:
         run(args.folder, args.out, resume=args.resume, say=_say, **choices)

@@ -49,12 +49,13 @@ def once(
         say(f"all of the model is run for each image: {error}")
         return model, readers
     with torch.no_grad():
-        one = pack(parts.prefix(few))[0].cpu()
+        given = parts.prefix(few)
+    one = pack(given)[0].cpu()
     count = sum(len(reader.images) for reader in readers)
     if not ranks.all(fits_in_memory(count * one.nbytes)):
         say(f"all of the model is run for each image: the features of {count:,} images do not fit into memory")
         return model, readers
-    prefix = fast(parts.prefix, few)
+    prefix = fast(parts.prefix, few, given)
     say(f"the frozen part, up to {', '.join(parts.after)}, is run once")
     return parts.rest, [Features(_rows(prefix, reader, ranks, one), reader) for reader in readers]
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ftlab import pretrained
 from ftlab.learning_rates import parameter_groups
 from ftlab.nearest import nearest
 from ftlab.surgery import head_names, stages
@@ -16,6 +17,7 @@ from ftlab.table import Table
 
 STRATEGIES = ("head", "last third", "everything")
 FEW, MANY = 30, 500  # images per class
+UNEVEN = 3  # the largest class, in smallest classes
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Plan:
         lr: The learning rate of the head; the body gets `body` times as much.
         body: See `lr`.
         weight_decay: Of AdamW; not for biases and norms.
+        balance: Let each class count the same in the loss, however many images it has.
         augment: Show each image anew in each epoch: mirrored, cropped a little otherwise.
         precision: "float32" or "bfloat16" (autocast; the parameters stay float32).
         seed: Decides the split, the new head, the order and the augmentation.
@@ -52,6 +55,7 @@ class Plan:
     lr: float = 3e-3
     body: float = 0.1
     weight_decay: float = 0.01
+    balance: bool = False
     augment: bool = False
     precision: str = "float32"
     seed: int = 0
@@ -113,7 +117,7 @@ def choose(per_class: Sequence[int], given: dict[str, Any]) -> Plan:
     given = {name: value for name, value in given.items() if value is not None}
     strategy, reason = _strategy(sum(per_class) / max(len(per_class), 1))
     why = {} if "strategy" in given else {"strategy": reason}
-    own = {"strategy": strategy} | given
+    own = {"strategy": strategy, "backbone": pretrained.backbone()} | given
     if own["strategy"] == "head":
         defaults = {"epochs": 30, "augment": False}
         reasons = {
@@ -123,6 +127,9 @@ def choose(per_class: Sequence[int], given: dict[str, Any]) -> Plan:
     else:
         defaults = {"epochs": 10, "augment": True}
         reasons = {"augment": "a body that is trained should not see the same pixels in each epoch"}
+    if max(per_class) > UNEVEN * min(per_class):
+        defaults["balance"] = True
+        reasons["balance"] = f"the largest class has {max(per_class)} images, the smallest {min(per_class)}"
     why |= {name: reason for name, reason in reasons.items() if name not in given}
     return Plan(**(defaults | own), why=why)
 

@@ -70,7 +70,7 @@ def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say
     else:
         plan = choose([1], {"folder": str(folder)} | choices)  # a wrong choice is said before the images are read
     pretrained.load(plan.backbone)  # here first: what has to be fetched is fetched once, before a folder is made
-    splits = [_split(folder, side, plan) for side in ("train", "val")]
+    splits = [split(plan, side) for side in ("train", "val")]
     if resume:
         saved = rundir.load_last(out, splits, classes)
         say(
@@ -86,8 +86,9 @@ def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say
     return plan, splits, None
 
 
-def _split(folder: Path, side: str, plan: Plan) -> Images:
-    return data.folder(folder, side, val_fraction=plan.val_fraction, seed=plan.seed, skip_bad=plan.skip_bad)
+def split(plan: Plan, side: str) -> Images:
+    """Return the images of one side, "train" or "val", as the plan divides them."""
+    return data.folder(plan.folder, side, val_fraction=plan.val_fraction, seed=plan.seed, skip_bad=plan.skip_bad)
 
 
 class _Run:
@@ -100,8 +101,9 @@ class _Run:
         prepare = pretrained.preprocessing(plan.backbone, size=plan.size)
         self.train = Reader(splits[0], prepare, seed=plan.seed, augment=plan.augment)
         self.val = Reader(splits[1], prepare)
+        self.weight = _class_weights(splits[0]).to(ranks.device) if plan.balance else None
         self.steps = -(-len(splits[0]) // plan.batch_size)  # per epoch
-        self.model, self.receipt = _model(plan, splits[0].classes, self.train.one(0).shape[-1])
+        self.model, self.receipt = planned_model(plan, splits[0].classes)
         self.model.to(ranks.device)
         self.optimizer = build_optimizer(self.model, plan)
         self.schedule = build_schedule(self.optimizer, plan.epochs * self.steps)
@@ -141,7 +143,7 @@ class _Run:
         with self._precision():
             logits = model(images)
         # The sum over the share, over the whole batch: DDP takes the mean over the ranks, so times their number.
-        total = F.cross_entropy(logits.float(), targets, reduction="sum")
+        total = F.cross_entropy(logits.float(), targets, weight=self.weight, reduction="sum")
         (total * self.ranks.size / count).backward()
         self.optimizer.step()
         self.rate = self.schedule.get_last_lr()[0]
@@ -246,7 +248,13 @@ class _Run:
         return self.history
 
 
-def _model(plan: Plan, classes: list[str], size: int) -> tuple[nn.Module, LoadReceipt]:
+def _class_weights(images: Images) -> Tensor:
+    """Return a weight per class, so that each class counts the same and the mean over all images is 1."""
+    counts = torch.bincount(torch.tensor(images.targets), minlength=len(images.classes))
+    return len(images) / (len(counts) * counts)
+
+
+def planned_model(plan: Plan, classes: list[str]) -> tuple[nn.Module, LoadReceipt]:
     """Return the pretrained model with a new head, frozen as planned, in eval mode; same seed, same model.
 
     The receipt proves which share of it came with the weights; too little is an error.
@@ -258,5 +266,5 @@ def _model(plan: Plan, classes: list[str], size: int) -> tuple[nn.Module, LoadRe
     own = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = pretrained.load(plan.backbone).state_dict()
     receipt = load_into(model, {name: t for name, t in weights.items() if t.shape == own.get(name)})
-    freeze_rest(model, plan, size)
+    freeze_rest(model, plan, pretrained.preprocessing(plan.backbone, size=plan.size).crop_size[0])
     return model.eval(), receipt
