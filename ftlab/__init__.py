@@ -10,14 +10,19 @@ __version__ = "0.1.0"
 
 _MODULES = frozenset(
     {
+        "capstone",
+        "checkpoints",
         "data",
         "exercises",
+        "finetune",
         "freezing",
         "learning_rates",
         "modes",
+        "multi_gpu",
         "plots",
         "pretrained",
         "probes",
+        "strategy",
         "summary",
         "surgery",
         "training",
