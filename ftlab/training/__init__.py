@@ -1,6 +1,23 @@
-"""Training: the loop, and what it gives back."""
+"""Training: the loop, what it gives back, and what goes wrong in each of its lines."""
 
+from ftlab.training.clipping import GradientClip
+from ftlab.training.growth import MemoryGrowth, memory_growth
 from ftlab.training.loop import evaluate, fit, loader
 from ftlab.training.results import Evaluation, History
+from ftlab.training.single import BatchOfOne, batch_of_one
+from ftlab.training.targets import TargetCheck, check_targets
 
-__all__ = ["Evaluation", "History", "evaluate", "fit", "loader"]
+__all__ = [
+    "BatchOfOne",
+    "Evaluation",
+    "GradientClip",
+    "History",
+    "MemoryGrowth",
+    "TargetCheck",
+    "batch_of_one",
+    "check_targets",
+    "evaluate",
+    "fit",
+    "loader",
+    "memory_growth",
+]
