@@ -2,6 +2,7 @@
 
 from ftlab.training.clipping import GradientClip
 from ftlab.training.growth import MemoryGrowth, memory_growth
+from ftlab.training.linter import LoopReport, check_loop
 from ftlab.training.loop import evaluate, fit, loader
 from ftlab.training.results import Evaluation, History
 from ftlab.training.single import BatchOfOne, batch_of_one
@@ -12,9 +13,11 @@ __all__ = [
     "Evaluation",
     "GradientClip",
     "History",
+    "LoopReport",
     "MemoryGrowth",
     "TargetCheck",
     "batch_of_one",
+    "check_loop",
     "check_targets",
     "evaluate",
     "fit",

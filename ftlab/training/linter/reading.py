@@ -1,0 +1,186 @@
+"""Read the source of a training loop, and say what is wrong with it."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from .order import order_slips
+from .paths import Path, ways
+from .roles import Roles, last, made_here
+from .slips import Slip, slip
+
+
+def read(source: str, objects: dict[str, Any] | None = None) -> list[Slip]:
+    """Return the slips that can be read in a source; nothing of it is run.
+
+    A slip is reported if it is there on every way through its line: where two branches fit together in only one
+    of two ways, the other one proves nothing.
+
+    Args:
+        source: Python.
+        objects: What some of its names are known to be.
+
+    Example:
+        >>> source = '''
+        ... for images, targets in loader:
+        ...     loss = F.cross_entropy(model(images), targets)
+        ...     loss.backward()
+        ...     optimizer.step()
+        ... '''
+        >>> [(found.line, found.kind) for found in read(source)]
+        [(4, 'no zero_grad')]
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        return [slip("syntax error", getattr(error, "lineno", None), given=getattr(error, "msg", str(error)))]
+    roles = Roles(tree, objects)
+    found: list[Slip] = []
+    for statements, function in _units(tree):
+        paths = list(ways(tree, roles, statements, function))
+        found += _on_every_way(paths)
+    found += _never_stepped(tree, roles)
+    return sorted(dict.fromkeys(found), key=lambda one: (one.line or 0, one.kind))
+
+
+def _units(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], Any]]:
+    """Yield what runs by itself: the source, and each function that nothing in the source calls."""
+    yield [node for node in tree.body if not isinstance(node, _DEFINITIONS)], None
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    functions = [node for node in _outer(tree) if node.name not in used]
+    for function in functions or list(_outer(tree)):
+        yield function.body, function
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
+
+
+def _outer(tree: ast.AST) -> Iterator[Any]:
+    """Yield the functions and methods that stand in no other function."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, _FUNCTIONS):
+            yield node
+        else:
+            yield from _outer(node)
+
+
+def _on_every_way(paths: list[Path]) -> Iterator[Slip]:
+    """Yield the slips that are found on every way that goes through their line."""
+    count: Counter[Slip] = Counter()
+    for path in paths:
+        count.update(set(_slips(path)))
+    for found, times in count.items():
+        if times >= sum(found.line is None or found.line in path.lines for path in paths):
+            yield found
+
+
+def _slips(path: Path) -> Iterator[Slip]:
+    yield from path.slips
+    yield from path.sums.values()
+    yield from order_slips(path.events)
+    yield from _kept(path)
+    yield from _accumulation(path)
+    yield from _rates(path)
+    yield from _owners(path)
+
+
+def _kept(path: Path) -> Iterator[Slip]:
+    backwards = {event.line for event in path.events if event.kind == "backward"}
+    for line, loss in path.kept.items():
+        if len(backwards) == 1:
+            yield slip("retain_graph", line, loss=loss)
+
+
+def _accumulation(path: Path) -> Iterator[Slip]:
+    """Steps that are rarer than backwards."""
+    backwards = [event for event in path.events if event.kind == "backward"]
+    steps = [event for event in path.events if event.kind == "step" and event.line in path.windows]
+    for event in steps:
+        guard, line = path.windows[event.line]
+        size = _window(guard)
+        if not size or not event.loops:
+            continue
+        for backward in backwards:
+            if backward.loops == event.loops and backward.line not in path.divided:
+                yield slip("accumulation not divided", backward.line, steps=size, loss=backward.name)
+        later = [one for one in path.events if one.kind == "step" and len(one.loops) < len(event.loops)]
+        if not later and isinstance(guard, ast.Compare):
+            yield slip("last window lost", line, steps=size)
+
+
+def _window(guard: ast.expr) -> str:
+    """Return by what a condition such as `(i + 1) % 4 == 0` divides; "" if it is no such condition."""
+    for part in ast.walk(guard):
+        if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mod):
+            return ast.unparse(part.right)
+    return ""
+
+
+_PER_EPOCH = {"StepLR", "MultiStepLR", "ReduceLROnPlateau"}
+_PER_BATCH = {"OneCycleLR", "CyclicLR"}
+
+
+def _rates(path: Path) -> Iterator[Slip]:
+    """Schedules that are stepped more, or less, often than they are made for."""
+    steps = [event for event in path.events if event.kind == "step"]
+    for event in path.events:
+        made = path.roles.losses.get(event.of, "") if event.kind == "schedule" else ""
+        text = path.schedulers.get(event.of, made)
+        inner = max((len(step.loops) for step in steps), default=0)
+        if not steps or not made:
+            continue
+        if inner >= 2 and len(event.loops) == inner and _is_for_epochs(made, text):
+            yield slip("scheduler per batch", event.line, scheduler=event.of, given=text)
+        if inner > len(event.loops) >= 1 and _is_for_batches(made, text):
+            yield slip("scheduler per epoch", event.line, scheduler=event.of, given=text)
+
+
+def _is_for_epochs(made: str, text: str) -> bool:
+    return (
+        "len(" not in text
+        and (made in _PER_EPOCH or ("epoch" in text.lower() and "*" not in text))
+        and (made not in _PER_BATCH)
+    )
+
+
+def _is_for_batches(made: str, text: str) -> bool:
+    return made in _PER_BATCH or "len(" in text
+
+
+def _owners(path: Path) -> Iterator[Slip]:
+    """The optimizer, or the clipping, of another model than the one that is trained."""
+    optimizers = {event.name: event.of for event in path.events if event.kind == "optimizer" and event.of}
+    forwards = {event.of for event in path.events if event.kind == "forward"}
+    for event in path.events:
+        if event.kind == "optimizer" and event.of and len(forwards) == 1 and len(optimizers) == 1:
+            model = next(iter(forwards))
+            if "." not in f"{model}{event.of}" and model != event.of and path.knows(model, event.of):
+                yield slip("optimizer of other parameters", event.line, optimizer=event.name, model=model)
+        if event.kind == "clip" and len(optimizers) == 1 and str(event.of).endswith(".parameters()"):
+            name, owner = next(iter(optimizers.items()))
+            clipped = str(event.of).removesuffix(".parameters()")
+            if "." not in f"{clipped}{owner}" and clipped != owner:
+                yield slip("clip of other parameters", event.line, optimizer=name)
+
+
+def _never_stepped(tree: ast.Module, roles: Roles) -> Iterator[Slip]:
+    """Schedulers that are made, or taken, and never used."""
+    used = Counter(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
+    if not any(isinstance(node, ast.Attribute) and node.attr == "step" for node in ast.walk(tree)):
+        return
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.targets[0], ast.Name)
+        ):
+            name = node.targets[0].id
+            if made_here(last(node.value.func), "scheduler") and not used[name]:
+                yield slip("scheduler never stepped", node.lineno, scheduler=name)
+        if isinstance(node, ast.arg) and roles.of(node.arg) == "scheduler" and not used[node.arg]:
+            yield slip("scheduler never stepped", node.lineno, scheduler=node.arg)
