@@ -12,7 +12,7 @@ from ftlab.table import Table
 
 
 @dataclass(frozen=True)
-class Slip:
+class Misfit:
     """One thing that does not fit.
 
     Attributes:
@@ -32,22 +32,22 @@ class TargetCheck:
 
     Attributes:
         loss: The name of the loss.
-        slips: What does not fit; a slip without a repair does no harm.
+        misfits: What does not fit; a misfit without a repair does no harm.
     """
 
     loss: str
-    slips: list[Slip]
+    misfits: list[Misfit]
 
     @property
     def ok(self) -> bool:
         """Whether nothing needs a repair."""
-        return not any(slip.repair for slip in self.slips)
+        return not any(misfit.repair for misfit in self.misfits)
 
     def table(self) -> Table:
-        """Return one row per slip."""
-        if not self.slips:
+        """Return one row per misfit."""
+        if not self.misfits:
             return Table([], [], note=f"outputs and targets fit {self.loss}")
-        rows = [[slip.what, slip.why, slip.repair or "(harmless)"] for slip in self.slips]
+        rows = [[misfit.what, misfit.why, misfit.repair or "(harmless)"] for misfit in self.misfits]
         return Table(["found", "so", "write"], rows, title=self.loss)
 
     def __repr__(self) -> str:
@@ -57,8 +57,8 @@ class TargetCheck:
         return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the name of the loss and the slips."""
-        return {"loss": self.loss, "slips": [asdict(slip) for slip in self.slips]}
+        """Return the name of the loss and the misfits."""
+        return {"loss": self.loss, "misfits": [asdict(misfit) for misfit in self.misfits]}
 
 
 def check_targets(outputs: Tensor, targets: Tensor, loss: Callable = F.cross_entropy) -> TargetCheck:
@@ -101,54 +101,54 @@ def _name(loss: Callable) -> str:
     return name
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> list[Slip]:
-    slips = _one_column(outputs) + _probabilities(outputs)
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> list[Misfit]:
+    misfits = _one_column(outputs) + _probabilities(outputs)
     if targets.shape == outputs.shape and outputs.ndim > 1:
-        return slips + _soft(targets)
-    return slips + _class_numbers(outputs, targets)
+        return misfits + _soft(targets)
+    return misfits + _class_numbers(outputs, targets)
 
 
-def _nll(outputs: Tensor, targets: Tensor) -> list[Slip]:
-    slips = [] if _are_log_probabilities(outputs) else [_no_log_probabilities(outputs)]
-    return slips + _class_numbers(outputs, targets)
+def _nll(outputs: Tensor, targets: Tensor) -> list[Misfit]:
+    misfits = [] if _are_log_probabilities(outputs) else [_no_log_probabilities(outputs)]
+    return misfits + _class_numbers(outputs, targets)
 
 
-def _no_log_probabilities(outputs: Tensor) -> Slip:
+def _no_log_probabilities(outputs: Tensor) -> Misfit:
     kind = "probabilities" if _are_probabilities(outputs) else "scores"
     why = "nll_loss only picks the number of the right class: minus that can fall without end"
-    return Slip(f"the outputs are {kind}, no log-probabilities", why, "F.cross_entropy(logits, targets)")
+    return Misfit(f"the outputs are {kind}, no log-probabilities", why, "F.cross_entropy(logits, targets)")
 
 
-def _same_shape(outputs: Tensor, targets: Tensor) -> list[Slip]:
+def _same_shape(outputs: Tensor, targets: Tensor) -> list[Misfit]:
     if outputs.shape == targets.shape:
         return []
     shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
     if outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1:
         why = "class numbers are no targets for this loss; they are broadcast if N equals the number of classes"
-        return [Slip(shapes, why, f"F.one_hot(targets, {outputs.shape[1]}).float()")]
+        return [Misfit(shapes, why, f"F.one_hot(targets, {outputs.shape[1]}).float()")]
     why = "each output is compared with each target, or it raises"
-    return [Slip(shapes, why, f"targets.view({', '.join(map(str, outputs.shape))}), or outputs.squeeze(1)")]
+    return [Misfit(shapes, why, f"targets.view({', '.join(map(str, outputs.shape))}), or outputs.squeeze(1)")]
 
 
-def _binary(outputs: Tensor, targets: Tensor) -> list[Slip]:
-    slips = _same_shape(outputs, targets)
+def _binary(outputs: Tensor, targets: Tensor) -> list[Misfit]:
+    misfits = _same_shape(outputs, targets)
     if not targets.is_floating_point():
-        slips.append(Slip(f"targets of type {targets.dtype}", "it raises", "targets.float()"))
+        misfits.append(Misfit(f"targets of type {targets.dtype}", "it raises", "targets.float()"))
     if outputs.numel() > 2 and outputs.min() >= 0 and outputs.max() <= 1:
         why = "as if they had gone through sigmoid; this loss does that itself"
-        slips.append(Slip("all outputs are from 0 to 1", why, "the outputs without sigmoid"))
+        misfits.append(Misfit("all outputs are from 0 to 1", why, "the outputs without sigmoid"))
     if targets.numel() and (targets.min() < 0 or targets.max() > 1):
         found = f"targets from {targets.min().item():g} to {targets.max().item():g}"
-        slips.append(Slip(found, "the loss can fall without end", "targets from 0 to 1"))
-    return slips
+        misfits.append(Misfit(found, "the loss can fall without end", "targets from 0 to 1"))
+    return misfits
 
 
-def _one_column(outputs: Tensor) -> list[Slip]:
+def _one_column(outputs: Tensor) -> list[Misfit]:
     if outputs.ndim < 2 or outputs.shape[1] != 1:
         return []
     why = "softmax of one number is 1, so the loss is always 0"
     return [
-        Slip(
+        Misfit(
             "one column of outputs",
             why,
             "F.binary_cross_entropy_with_logits(outputs.squeeze(1), targets.float())",
@@ -156,7 +156,7 @@ def _one_column(outputs: Tensor) -> list[Slip]:
     ]
 
 
-def _probabilities(outputs: Tensor) -> list[Slip]:
+def _probabilities(outputs: Tensor) -> list[Misfit]:
     if outputs.ndim < 2 or outputs.shape[1] == 1:
         return []
     if _are_probabilities(outputs):
@@ -165,9 +165,9 @@ def _probabilities(outputs: Tensor) -> list[Slip]:
         why = (
             f"softmax is applied again: the loss of a perfect answer is {floor:.2f}, and the gradients are small"
         )
-        return [Slip("the outputs are probabilities", why, "the logits, without softmax")]
+        return [Misfit("the outputs are probabilities", why, "the logits, without softmax")]
     if _are_log_probabilities(outputs):
-        return [Slip("the outputs are log-probabilities", "log_softmax twice is log_softmax: the same loss")]
+        return [Misfit("the outputs are log-probabilities", "log_softmax twice is log_softmax: the same loss")]
     return []
 
 
@@ -183,34 +183,38 @@ def _near(zeros: Tensor) -> bool:
     return bool((zeros.abs() < 1e-2).all())  # bfloat16 has two to three digits
 
 
-def _soft(targets: Tensor) -> list[Slip]:
+def _soft(targets: Tensor) -> list[Misfit]:
     if not targets.is_floating_point():
         return [
-            Slip(f"one-hot targets of type {targets.dtype}", "it raises", "targets.float(), or targets.argmax(1)")
+            Misfit(
+                f"one-hot targets of type {targets.dtype}", "it raises", "targets.float(), or targets.argmax(1)"
+            )
         ]
     if targets.min() < 0 or not _near(targets.sum(1) - 1):
         return [
-            Slip("target rows that are no probabilities", "images weigh differently", "rows that sum up to 1")
+            Misfit("target rows that are no probabilities", "images weigh differently", "rows that sum up to 1")
         ]
     return []
 
 
-def _class_numbers(outputs: Tensor, targets: Tensor) -> list[Slip]:
-    slips = []
+def _class_numbers(outputs: Tensor, targets: Tensor) -> list[Misfit]:
+    misfits = []
     if targets.ndim == 2 and targets.shape[1] == 1:
-        slips.append(Slip(f"targets of shape {tuple(targets.shape)}", "it raises", "targets.squeeze(1)"))
+        misfits.append(Misfit(f"targets of shape {tuple(targets.shape)}", "it raises", "targets.squeeze(1)"))
     elif targets.shape != outputs.shape[:1]:
         shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
-        slips.append(Slip(shapes, "it raises", f"one class number per image: a tensor ({len(outputs)},)"))
+        misfits.append(Misfit(shapes, "it raises", f"one class number per image: a tensor ({len(outputs)},)"))
     if str(targets.dtype) not in ("torch.int64", "torch.uint8"):
-        slips.append(Slip(f"class numbers of type {targets.dtype}", "it raises", "targets.long()"))
+        misfits.append(Misfit(f"class numbers of type {targets.dtype}", "it raises", "targets.long()"))
     count = outputs.shape[-1]
     if targets.numel() and (targets.min() < 0 or targets.max() >= count) and count > 1:
         found = f"class numbers {targets.min().item():g} to {targets.max().item():g} for {count} outputs"
-        slips.append(
-            Slip(found, "it raises, on a GPU in a later line", f"class numbers 0 to {count - 1}, or a wider head")
+        misfits.append(
+            Misfit(
+                found, "it raises, on a GPU in a later line", f"class numbers 0 to {count - 1}, or a wider head"
+            )
         )
-    return slips
+    return misfits
 
 
 _CHECKS = {
