@@ -89,14 +89,16 @@ class Path:
     def _other(self, node: ast.stmt) -> None:
         self.value(node)
 
-    def _FunctionDef(self, node: ast.stmt) -> None:  # noqa: N802 - named by the class of the node
-        """Its body runs where it is called."""
+    def _FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802 - named by the class of the node
+        """Its body runs where it is called; two may have one name, and the later one is meant."""
+        self.functions[node.name] = node
 
     _AsyncFunctionDef = _FunctionDef
-    _Import = _ImportFrom = _Global = _Nonlocal = _Pass = _FunctionDef
 
-    def _ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+    def _ClassDef(self, node: ast.stmt) -> None:  # noqa: N802
         """Its methods run where they are called."""
+
+    _Import = _ImportFrom = _Global = _Nonlocal = _Pass = _ClassDef
 
     def _Expr(self, node: ast.Expr) -> None:  # noqa: N802
         if isinstance(node.value, ast.Attribute) and node.value.attr in calls.METHODS:

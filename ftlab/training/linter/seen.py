@@ -74,6 +74,7 @@ def watch(function: Callable, given: dict[str, Any], *, first_line: int, seconds
     try:
         result = runner.run(work, seconds=seconds)
     finally:
+        found.changed = found.any_moved()
         before()
     return _conclude(found, result, first_line, own, seconds)
 
@@ -147,7 +148,7 @@ def _conclude(found: Watch, result: runner.Run, first_line: int, own: bool, seco
     if result.stopped:
         _stopped(seen, found, result, own, seconds)
     elif result.error is not None:
-        _raised(seen, found, result.error, own)
+        _raised(seen, found, result.error, own, first_line)
     seen.slips = [replace(one, line=one.line and one.line - first_line + 1) for one in dict.fromkeys(seen.slips)]
     return seen
 
@@ -180,7 +181,7 @@ def _stopped(seen: Seen, found: Watch, result: runner.Run, own: bool, seconds: f
         seen.note += "; it does not react, and goes on until the kernel is restarted"
 
 
-def _raised(seen: Seen, found: Watch, error: BaseException, own: bool) -> None:
+def _raised(seen: Seen, found: Watch, error: BaseException, own: bool, first_line: int) -> None:
     """Name the slip behind an error, or pass the error on."""
     text, line = f"{type(error).__name__}: {error}".partition("\n")[0], _line_in(found, error)
     says = f"seen: it raised `{text}`"
@@ -191,7 +192,7 @@ def _raised(seen: Seen, found: Watch, error: BaseException, own: bool) -> None:
     elif "has no attribute 'backward'" in text:
         seen.slips.append(slip("number instead of loss", line, says))
     elif seen.slips or own:
-        seen.note += f"; it ended in line {line and line} with {text}"
+        seen.note += f"; it ended in line {line and line - first_line + 1} with {text}"
     else:
         seen.slips.append(slip("raises", line, says, given=text))
 
@@ -199,7 +200,11 @@ def _raised(seen: Seen, found: Watch, error: BaseException, own: bool) -> None:
 def _slips(found: Watch) -> Iterator[Slip]:
     """Yield each slip once; what was noticed in the tensors says more than the order of the lines."""
     noticed = [slip(fact.kind, fact.line, f"seen: {fact.says}") for fact in found.facts]
-    order = order_slips([replace(event, name="") for event in found.events], "seen: the run did it in this order")
+    order = list(
+        order_slips([replace(event, name="") for event in found.events], "seen: the run did it in this order")
+    )
+    if found.changed:  # somebody stepped, by hand
+        order = [one for one in order if one.kind != "no step"]
     yield from {(one.kind, one.line): one for one in [*order, *noticed, *_owners(found)]}.values()
 
 

@@ -55,10 +55,12 @@ class Watch(TorchFunctionMode):
         self.owned: dict[int, Tensor] = {}
         self.used: dict[int, Tensor] = {}
         self.clipped: list[tuple[int | None, set[int]]] = []
+        self.changed = False  # whether a parameter moved, whoever moved it
         self.stopped_in: int | None = None  # the line in which its time was up
         self._scaled: list[Tensor] = []
         self._spent: dict[int, tuple[Tensor, Tensor]] = {}  # parameters whose gradient a step has used
         self._before: list[dict[int, tuple[Tensor, Tensor]]] = []
+        self._first: dict[int, Tensor] = {}  # what the parameters were at their first use
         self._graphs: dict[int | None, list[weakref.ref]] = {}
         self._calls: list[nn.Module] = []
         self._by_scaler = self._quiet = 0
@@ -159,6 +161,10 @@ class Watch(TorchFunctionMode):
         """Return how often something has happened."""
         return sum(event.kind == kind for event in self.events)
 
+    def any_moved(self) -> bool:
+        """Say whether a parameter that was used is another than at its first use."""
+        return any(not torch.equal(self.used[key].detach(), first) for key, first in self._first.items())
+
     def _say(self, kind: str, of: Any, **facts: Any) -> None:
         if not self._quiet:
             self.events.append(Event(kind, self.line(), of, autocast=_autocast(), **facts))
@@ -201,7 +207,9 @@ class Watch(TorchFunctionMode):
             pass
         if self._calls or next(module.parameters(), None) is None:
             return
-        self.used.update((id(p), p) for p in module.parameters())
+        for parameter in module.parameters():
+            if id(parameter) not in self.used:
+                self.used[id(parameter)], self._first[id(parameter)] = parameter, parameter.detach().clone()
         result = _first_tensor(output)
         recorded = result is not None and result.requires_grad
         self._say("forward", id(module), grad=recorded, name=type(module).__name__)
@@ -270,19 +278,15 @@ class Watch(TorchFunctionMode):
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         owned = {id(p): p for p in _parameters(optimizer)}
         self.owned |= owned
-        self._collect()
-        old = [p for key, (p, gradient) in self._spent.items() if key in owned and p.grad is gradient]
-        if old:
-            self._note(
-                "no zero_grad",
-                f"the gradients of {len(old)} tensors still contain those of the step before",
-                self._last("backward"),
-            )
         self._before.append({key: (p, p.detach().clone()) for key, p in owned.items()})
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         before = self._before.pop() if self._before else {}
         self._collect()
+        old = [key for key, (p, gradient) in self._spent.items() if key in before and p.grad is gradient]
+        if old:  # a closure clears its gradients during the step, so this is asked after it
+            says = f"the gradients of {len(old)} tensors still contain those of the step before"
+            self._note("no zero_grad", says, self._last("backward"))
         self.moved.append(sum(not torch.equal(p.detach(), old) for p, old in before.values()))
         self._spent |= {key: (p, p.grad) for key, (p, _) in before.items() if p.grad is not None}
         self._say("step", id(optimizer), scaled=bool(self._by_scaler))
