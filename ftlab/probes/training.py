@@ -65,7 +65,9 @@ def _with_gradients(*values: float) -> list[nn.Parameter]:
     return parameters
 
 
-@probe("`clip_grad_norm_` scales all gradients by one factor, to one norm if that is larger, and returns it.")
+@probe(
+    "`clip_grad_norm_` scales all gradients by one factor if their norm is too large; it returns the norm before."
+)
 def one_norm_over_all() -> bool:
     parameters = _with_gradients(3.0, 4.0)
     before = nn.utils.clip_grad_norm_(parameters, 1.0)
