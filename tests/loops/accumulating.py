@@ -1,5 +1,5 @@
 """In the manner of timm: accumulation whose last window is a short one, a moving average, a scaler object."""
-# ruff: noqa: N803, C901 - the tutorial's own names, and its long function
+# ruff: noqa: C901 - the original's long function
 
 import copy
 from contextlib import nullcontext

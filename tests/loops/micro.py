@@ -1,5 +1,5 @@
 """In the manner of nanoGPT: micro steps that are divided, the rate set by hand, a scaler, a loop with a break."""
-# ruff: noqa: N803, C901 - the tutorial's own names, and its long function
+# ruff: noqa: C901 - the original's long function
 
 import math
 from contextlib import nullcontext

@@ -18,10 +18,7 @@ _NAMES = {
     "scheduler": ["scheduler", "lr_scheduler", "sched", "lr_sched"],
     "scaler": ["scaler", "grad_scaler", "loss_scaler"],
     "loss": ["criterion", "loss_fn", "loss_func", "loss_function", "crit", "lossf"],
-    "loader": ["loader", "dataloader", "data_loader", "train_loader", "trainloader", "train_dl", "train",
-               "batches", "train_dataloader", "train_data_loader", "train_batches", "val_loader", "valloader", "val_dl",
-               "val", "valid_dl", "valid_loader", "val_batches", "test_loader", "testloader", "test_dataloader", "data",
-               "val_dataloader", "trainset", "dl"],
+    "loader": ["loader", "dataloader", "data_loader", "batches", "data", "dl", "train", "val"],
     "dataset": ["dataset", "train_dataset", "val_dataset", "train_data", "train_set"],
     "images": ["images", "inputs", "x", "xb", "imgs", "image", "input", "batch_x", "bx", "img", "features"],
     "targets": ["labels", "targets", "y", "yb", "target", "label", "batch_y", "by", "classes"],
@@ -48,7 +45,8 @@ def bind(function: Callable, given: dict[str, Any]) -> tuple[dict[str, Any], boo
     """Return a value for each parameter, and whether some of them are our own.
 
     Raises:
-        UnknownParameterError: A parameter is neither given nor known by its name; or a given name is no parameter.
+        UnknownParameterError: A parameter is neither given nor known by its name.
+        TypeError: A given name is no parameter.
     """
     parameters = inspect.signature(function).parameters
     loose = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -80,6 +78,8 @@ def _role(name: str, parameters: Any) -> str:
     images = any(_ROLE.get(other) == "targets" for other in parameters)
     if images and word == "data":
         return "images"
+    if word not in _ROLE and word.endswith(("loader", "_dl", "_batches")):
+        return "loader"
     return _ROLE.get(word, "")
 
 

@@ -13,7 +13,7 @@ NOTHING: Tags = frozenset()
 METHODS = ("zero_grad", "backward", "step", "train", "eval", "update")
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_", "clip_grad_norm", "clip_gradients", "dispatch_clip_grad")
 _HARMLESS = {"toggle_optimizer", "untoggle_optimizer", "print", "len", "id", "type", "prepare", "isinstance",
-             "append", "dict", "getattr", "hasattr", "list", "deepcopy", "set_postfix", "str", "repr"}  # fmt: skip
+             "append", "dict", "getattr", "hasattr", "list", "deepcopy",  "str"}  # fmt: skip
 
 
 def call(path: "Path", node: ast.Call) -> Tags:
@@ -182,7 +182,9 @@ def _step(path, node, owner, inner, given) -> Tags | None:
     else:
         return None
     if path.guards and path.events[-1].kind == "step":
-        path.windows[path.line] = (path.guards[-1], path.guards[-1].lineno)
+        guard = path.guards[-1]
+        guard = path.meaning.get(path.text(guard), guard)  # `if need_update:` has its meaning elsewhere
+        path.windows[path.line] = (guard, guard.lineno)
     return NOTHING
 
 
@@ -246,6 +248,8 @@ def _append(path, node, owner, inner, given) -> Tags:
 
 
 def _number(path, node, owner, inner, given) -> Tags:
+    if owner is not None and last(node.func) == "float":  # of a tensor, not the built-in function
+        return inner - {"integers"}
     tags = inner if owner is not None else given[0] if given else NOTHING
     return path.tag(tags, "number") if tags else NOTHING
 
@@ -286,6 +290,10 @@ def _to(path, node, owner, inner, given) -> Tags:
     return inner - {"integers"} if "float" in text or "double" in text or "half" in text else inner
 
 
+def _places(path, node, owner, inner, given) -> Tags:
+    return NOTHING  # numbers of places have no graph
+
+
 def _empty_cache(path, node, owner, inner, given) -> Tags:
     if path.loops:
         path.say("empty_cache in the loop")
@@ -309,10 +317,12 @@ def _parameter_write(path, node, owner, inner, given) -> Tags | None:
 
 _CALLS = {
     "zero_grad": _zero_grad, "backward": _backward, "manual_backward": _backward, "step": _step,
-    "update": _update, "unscale_": _unscale, "unscale_gradients": _unscale, "scale": _scale, "train": _mode, "eval": _mode,
+    "update": _update, "unscale_": _unscale, "unscale_gradients": _unscale, "scale": _scale,
+    "train": _mode, "eval": _mode,
     "append": _append, "item": _number, "tolist": _number, "float": _number, "numpy": _number, "detach": _detach,
     "squeeze": _squeeze, "softmax": _softmax, "log_softmax": _softmax, "sigmoid": _softmax, "log": _log,
     "one_hot": _one_hot, "to": _to, "cuda": _to, "half": _to, "type": _to, "empty_cache": _empty_cache,
+    "argmax": _places, "argsort": _places, "eq": _places,
     "resize_": _resize, "sub_": _parameter_write, "add_": _parameter_write, "zero_": _parameter_write,
 } | dict.fromkeys(_CLIPS, _clip)  # fmt: skip
 KNOWN = {*METHODS, *_CLIPS, *LOSSES, "unscale_", "manual_backward", "model", "net", "criterion", "loss_fn"}

@@ -61,22 +61,32 @@ def _clearing(events: Events, evidence: str) -> Iterator[Slip]:
     """Gradients that are not cleared, or cleared before they are used."""
     if _all("opaque", events):
         return
+    owners = _owners(events)
     alone = len({event.of for event in _all("step", events)}) == 1
     in_order = 0 <= _place("backward", events) < _place("step", events)
     for step, before, again in _steps(events):
         backward = _place("backward", before, last=True)
-        clears = [place for place, event in enumerate(before) if _clears(event, step)]
-        sure = [place for place in clears if alone or not before[place].model]
+        clears = [place for place, event in enumerate(before) if _clears(event, step, owners)]
+        sure = [place for place in clears if alone or not before[place].model or step.of in owners]
         if backward >= 0 and in_order and sure and sure[-1] > backward:
             yield slip("zero_grad between backward and step", before[sure[-1]].line, evidence, **_named(step))
         if backward >= 0 and again and not clears and _all("forward", before):
-            line = before[_place("backward", before)].line
+            own = before[_place("step", before, last=True) + 1 :]  # after the steps of other optimizers
+            line = own[max(_place("backward", own), 0)].line
             yield slip("no zero_grad", line, evidence, **_named(step))
 
 
-def _clears(event: Event, step: Event) -> bool:
-    """Say whether a zero_grad may clear what the step uses."""
-    return event.kind == "zero_grad" and (event.of in (step.of, None) or event.model)
+def _clears(event: Event, step: Event, owners: dict) -> bool:
+    """Say whether a zero_grad may clear what the step uses; another optimizer's model is not it."""
+    if event.kind != "zero_grad" or not event.model:
+        return event.kind == "zero_grad" and event.of in (step.of, None)
+    others = {model for optimizer, model in owners.items() if optimizer != step.of}
+    return event.of not in others or event.of == owners.get(step.of)
+
+
+def _owners(events: Events) -> dict:
+    """Return the model that each optimizer was made for, where that was read."""
+    return {event.name: event.of for event in events if event.kind == "optimizer" and event.of}
 
 
 def _clipping(events: Events, evidence: str) -> Iterator[Slip]:
@@ -88,8 +98,18 @@ def _clipping(events: Events, evidence: str) -> Iterator[Slip]:
         later = next((e for e in events[place:] if e.kind in ("backward", "step", "opaque")), None)
         if earlier and earlier.kind == "step":
             yield slip("clip after step", event.line, evidence, **_named(event))
+        elif later and later.kind == "step" and _is_other(event, _owners(events).get(later.of)):
+            yield slip("clip of other parameters", event.line, evidence, **_named(later))
         elif later and later.kind == "backward" and (not earlier or earlier.kind == "zero_grad"):
             yield slip("clip before backward", event.line, evidence, **_named(event))
+
+
+def _is_other(clip: Event, model: str | None) -> bool:
+    """Say whether the clipping is of another model than the one that is stepped; a part of it is not."""
+    clipped = str(clip.of).removesuffix(".parameters()")
+    if not model or clipped == str(clip.of):
+        return False
+    return not f"{model}.".startswith(f"{clipped}.") and not f"{clipped}.".startswith(f"{model}.")
 
 
 def _scaling(events: Events, evidence: str) -> Iterator[Slip]:

@@ -54,6 +54,8 @@ class Path:
         self.generators: dict[str, tuple[str, int]] = {}  # name: what it was made of, how often it was used
         self.loops: tuple[int, ...] = ()
         self.guards: tuple[ast.expr, ...] = ()
+        self.meaning: dict[str, ast.expr] = {}  # what a name was set to last
+        self.over: dict[int, ast.expr] = {}  # the line of a loop: what it goes over
         self.windows: dict[int, tuple[ast.expr, int]] = {}  # the line of a step: the guard that makes it rare
         self.schedulers: dict[str, str] = {}  # name: how it was made
         self.kept: dict[int, str] = {}  # the line of a backward that keeps the graph: its loss
@@ -103,6 +105,7 @@ class Path:
     def _Expr(self, node: ast.Expr) -> None:  # noqa: N802
         if isinstance(node.value, ast.Attribute) and node.value.attr in calls.METHODS:
             self.say("not called", name=ast.unparse(node.value))
+            self.value(ast.copy_location(ast.Call(node.value, [], []), node))  # as it was meant
         self.value(node.value)
 
     def _Return(self, node: ast.Return) -> None:  # noqa: N802
@@ -118,6 +121,7 @@ class Path:
     def _For(self, node: ast.For | ast.AsyncFor) -> None:  # noqa: N802
         self.value(node.iter)
         self._use(node.iter)
+        self.over[node.lineno] = node.iter
         for target in ast.walk(node.target):
             if isinstance(target, ast.Name):
                 self.tags[target.id] = frozenset()
@@ -229,7 +233,9 @@ class Path:
     def _set(self, target: ast.expr, value: ast.expr, tags: frozenset[str]) -> None:
         if isinstance(target, ast.Tuple | ast.List):
             values = value.elts if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts) else None
+            picks = isinstance(value, ast.Call) and last(value.func) in ("max", "min", "topk", "sort")
             for number, part in enumerate(target.elts):
+                tags = frozenset() if picks and number else tags  # the places of the largest have no graph
                 self._set(
                     part, values[number] if values else value, self._known(values[number]) if values else tags
                 )
@@ -242,6 +248,7 @@ class Path:
         elif isinstance(target, ast.Attribute):
             calls.head(self, target, value)
         self.generators.pop(name, None)
+        self.meaning[name] = value
         if name not in self.sums or "sum" not in tags:
             self.tags[name] = tags
         calls.made(self, name, value)
@@ -257,6 +264,10 @@ class Path:
             return frozenset()
         if isinstance(node, ast.Call):
             return calls.call(self, node)
+        if isinstance(node, ast.Compare):  # what is compared has no graph
+            for part in (node.left, *node.comparators):
+                self.value(part)
+            return frozenset()
         if isinstance(node, ast.Name):
             return self.tags.get(self.names.get(node.id, node.id), frozenset())
         if isinstance(node, ast.Attribute):
@@ -316,10 +327,6 @@ class Path:
     def say(self, kind: str, line: int | None = None, **names: object) -> None:
         """Write a slip down."""
         self.slips.append(self.made(kind, line, **names))
-
-    def knows(self, *names: str) -> bool:
-        """Say whether all these are names that were given a value in this source."""
-        return all(name in self.tags for name in names)
 
     def choose(self, test: ast.expr) -> bool:
         """Return the way that this path takes at a condition; the same condition, the same way."""

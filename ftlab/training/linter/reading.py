@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from .events import Event
 from .order import order_slips
 from .paths import Path, ways
 from .roles import Roles, last, made_here
@@ -68,13 +69,28 @@ def _outer(tree: ast.AST) -> Iterator[Any]:
 
 
 def _on_every_way(paths: list[Path]) -> Iterator[Slip]:
-    """Yield the slips that are found on every way that goes through their line."""
+    """Yield the slips that are found on every way through their line; where steps matter, on those with one."""
     count: Counter[Slip] = Counter()
     for path in paths:
         count.update(set(_slips(path)))
+    steps = {id(path) for path in paths if any(event.kind == "step" for event in path.events)}
     for found, times in count.items():
-        if times >= sum(found.line is None or found.line in path.lines for path in paths):
+        ways = [path for path in paths if found.line is None or found.line in path.lines]
+        if found.kind in _WITH_STEP:
+            ways = [path for path in ways if id(path) in steps] or ways
+        if times >= len(ways):
             yield found
+
+
+_WITH_STEP = {  # these say nothing about a way on which nothing is trained
+    "scheduler before optimizer",
+    "scheduler per batch",
+    "scheduler per epoch",
+    "eval left on",
+    "accumulation not divided",
+    "total keeps graphs",
+    "last window lost",
+}
 
 
 def _slips(path: Path) -> Iterator[Slip]:
@@ -95,20 +111,34 @@ def _kept(path: Path) -> Iterator[Slip]:
 
 
 def _accumulation(path: Path) -> Iterator[Slip]:
-    """Steps that are rarer than backwards."""
-    backwards = [event for event in path.events if event.kind == "backward"]
-    steps = [event for event in path.events if event.kind == "step" and event.line in path.windows]
-    for event in steps:
-        guard, line = path.windows[event.line]
-        size = _window(guard)
-        if not size or not event.loops:
-            continue
-        for backward in backwards:
-            if backward.loops == event.loops and backward.line not in path.divided:
-                yield slip("accumulation not divided", backward.line, steps=size, loss=backward.name)
-        later = [one for one in path.events if one.kind == "step" and len(one.loops) < len(event.loops)]
-        if not later and isinstance(guard, ast.Compare):
+    """Steps that are rarer than backwards: behind a condition, or after a loop of their own."""
+    steps = [event for event in path.events if event.kind == "step"]
+    for step in steps:
+        guard, line = path.windows.get(step.line, (None, 0))
+        size = _window(guard) if guard is not None and step.loops else ""
+        yield from _undivided(path, step, size)
+        later = [one for one in steps if len(one.loops) < len(step.loops)]
+        if size and not later and isinstance(guard, ast.Compare):
             yield slip("last window lost", line, steps=size)
+
+
+def _undivided(path: Path, step: Event, size: str) -> Iterator[Slip]:
+    """The backwards that add up for a step, and are not divided by their number."""
+    cleared = {event.loops for event in path.events if event.kind == "zero_grad"}
+    for backward in path.events:
+        if backward.kind != "backward" or backward.line in path.divided:
+            continue
+        inner = backward.loops[len(step.loops) :]
+        if size and not inner and backward.loops == step.loops:
+            yield slip("accumulation not divided", backward.line, steps=size, loss=backward.name)
+        if len(inner) == 1 and backward.loops[: len(step.loops)] == step.loops and backward.loops not in cleared:
+            over = path.over.get(inner[0])
+            many = (
+                ast.unparse(over.args[-1] if isinstance(over, ast.Call) and over.args else over)
+                if over
+                else "the"
+            )
+            yield slip("accumulation not divided", backward.line, steps=many, loss=backward.name)
 
 
 def _window(guard: ast.expr) -> str:
@@ -151,19 +181,16 @@ def _is_for_batches(made: str, text: str) -> bool:
 
 
 def _owners(path: Path) -> Iterator[Slip]:
-    """The optimizer, or the clipping, of another model than the one that is trained."""
-    optimizers = {event.name: event.of for event in path.events if event.kind == "optimizer" and event.of}
-    forwards = {event.of for event in path.events if event.kind == "forward"}
+    """The optimizer of a model that is made and never called."""
+    used = Counter(node.id for node in ast.walk(path.tree) if isinstance(node, ast.Name) and _is_read(node))
+    forwards = [event.of for event in path.events if event.kind == "forward"]
     for event in path.events:
-        if event.kind == "optimizer" and event.of and len(forwards) == 1 and len(optimizers) == 1:
-            model = next(iter(forwards))
-            if "." not in f"{model}{event.of}" and model != event.of and path.knows(model, event.of):
-                yield slip("optimizer of other parameters", event.line, optimizer=event.name, model=model)
-        if event.kind == "clip" and len(optimizers) == 1 and str(event.of).endswith(".parameters()"):
-            name, owner = next(iter(optimizers.items()))
-            clipped = str(event.of).removesuffix(".parameters()")
-            if "." not in f"{clipped}{owner}" and clipped != owner:
-                yield slip("clip of other parameters", event.line, optimizer=name)
+        if event.kind == "optimizer" and event.of in path.tags and used[event.of] == 1 and forwards:
+            yield slip("optimizer of other parameters", event.line, optimizer=event.name, model=forwards[0])
+
+
+def _is_read(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Load)
 
 
 def _never_stepped(tree: ast.Module, roles: Roles) -> Iterator[Slip]:

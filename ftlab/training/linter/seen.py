@@ -224,7 +224,7 @@ def _owners(found: Watch) -> Iterator[Slip]:
         yield slip("optimizer before the head", step, says)
     for line, clipped in found.clipped:
         if clipped and owned and clipped - owned:
-            says = f"seen: {len(clipped - owned)} of {len(clipped)} clipped gradients are in no optimizer that stepped"
+            says = f"seen: {len(clipped - owned)} of {len(clipped)} clipped gradients belong to no optimizer"
             yield slip("clip of other parameters", line, says)
     if found.moved and not any(found.moved) and graded & owned:
         yield slip(
