@@ -172,7 +172,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     # the graph
     "total keeps graphs": (
-        "each loss holds the graph of its batch, with all its activations: memory grows from batch to batch",
+        "each loss holds the graph of its batch, without a backward pass all its activations too: memory grows",
         "{name} += {loss}.item()",
     ),
     "number instead of loss": (
