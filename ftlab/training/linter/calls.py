@@ -117,8 +117,15 @@ def _loss(path: "Path", node: ast.Call, function: str, given: list[Tags]) -> Tag
         path.say("one_hot as integers", path.where.get("integers"))
     if "squeezed" in first:
         path.say("squeeze without a dimension", path.where.get("squeezed"), name=ast.unparse(node.args[0]))
+    _judged(path, first)
     cut = {tag for tag in ("detached", "no grad", "number") if tag in first and "output" in first}
     return frozenset({"loss", *cut} if path.grad else {"loss", "no grad", *cut})
+
+
+def _judged(path: "Path", tags: Tags) -> None:
+    """Write down that outputs without a graph are compared with targets: this is a validation."""
+    if "output" in tags and not path.grad:
+        path.event("judged")
 
 
 # what a loss does itself, and what it is called if it was done before
@@ -291,6 +298,7 @@ def _to(path, node, owner, inner, given) -> Tags:
 
 
 def _places(path, node, owner, inner, given) -> Tags:
+    _judged(path, inner | (given[0] if given else NOTHING))
     return NOTHING  # numbers of places have no graph
 
 

@@ -62,6 +62,7 @@ def _clearing(events: Events, evidence: str) -> Iterator[Slip]:
     if _all("opaque", events):
         return
     owners = _owners(events)
+    yield from _twice(events, evidence)
     alone = len({event.of for event in _all("step", events)}) == 1
     in_order = 0 <= _place("backward", events) < _place("step", events)
     for step, before, again in _steps(events):
@@ -74,6 +75,22 @@ def _clearing(events: Events, evidence: str) -> Iterator[Slip]:
             own = before[_place("step", before, last=True) + 1 :]  # after the steps of other optimizers
             line = own[max(_place("backward", own), 0)].line
             yield slip("no zero_grad", line, evidence, **_named(step))
+
+
+def _twice(events: Events, evidence: str) -> Iterator[Slip]:
+    """Steps in two lines with no gradients in between, and schedules in two lines with no step in between."""
+    last: dict = {}
+    for place, event in enumerate(events):
+        if event.kind in ("step", "schedule") and event.of != "by hand":
+            before, start = last.get(event.of, (event, 0))
+            needs = "backward" if event.kind == "step" else "step"
+            if before.line != event.line and not _all(needs, events[start:place]) and _all("step", events):
+                kind, role = _TWICE[event.kind]
+                yield slip(kind, event.line, evidence, **({role: event.name} if event.name else {}))
+            last[event.of] = event, place
+
+
+_TWICE = {"step": ("step twice", "optimizer"), "schedule": ("scheduler twice", "scheduler")}
 
 
 def _clears(event: Event, step: Event, owners: dict) -> bool:
@@ -148,6 +165,9 @@ def _modes(events: Events, evidence: str) -> Iterator[Slip]:
             left[event.of] = event
         elif event.kind == "train":
             left.pop(event.of, None)
+        elif event.kind == "judged" and not _all("eval", events) and _all("step", events):
+            forward = next((e for e in events[:place][::-1] if e.kind == "forward"), event)
+            yield slip("validation in train mode", forward.line, evidence, model=forward.name or "model")
         elif event.kind == "forward" and event.grad and event.of in left and _trains(events[place + 1 :]):
             yield slip("eval left on", left[event.of].line, evidence, model=event.name or "model")
 

@@ -331,6 +331,7 @@ class Path:
     def choose(self, test: ast.expr) -> bool:
         """Return the way that this path takes at a condition; the same condition, the same way."""
         key, turned = _condition(test)
+        key = self.names.get(key, key)
         if key in _SURE:
             return _SURE[key] is not turned
         self.asked.setdefault(key)

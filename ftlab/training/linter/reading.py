@@ -90,6 +90,7 @@ _WITH_STEP = {  # these say nothing about a way on which nothing is trained
     "accumulation not divided",
     "total keeps graphs",
     "last window lost",
+    "validation in train mode",
 }
 
 

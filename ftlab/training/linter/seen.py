@@ -3,6 +3,7 @@
 import inspect
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,7 +63,8 @@ def watch(function: Callable, given: dict[str, Any], *, first_line: int, seconds
 
     def work() -> None:
         try:
-            with found:
+            with found, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they warn of is in the report
                 function(**values)
                 if found.count("step") <= 1:  # it makes one step, or none
                     for _ in range(TIMES - 1):
@@ -183,6 +185,7 @@ def _stopped(seen: Seen, found: Watch, result: runner.Run, own: bool, seconds: f
 
 def _raised(seen: Seen, found: Watch, error: BaseException, own: bool, first_line: int) -> None:
     """Name the slip behind an error, or pass the error on."""
+    seen.slips = [one for one in seen.slips if one.kind not in ("no step", "no backward")]  # they would have come
     text, line = f"{type(error).__name__}: {error}".partition("\n")[0], _line_in(found, error)
     says = f"seen: it raised `{text}`"
     last = next((event for event in reversed(found.events) if event.kind == "forward"), None)
@@ -191,10 +194,17 @@ def _raised(seen: Seen, found: Watch, error: BaseException, own: bool, first_lin
         seen.slips.append(slip(kind, line if last.grad else last.line, says))
     elif "has no attribute 'backward'" in text:
         seen.slips.append(slip("number instead of loss", line, says))
-    elif seen.slips or own:
+    elif "_scale is None" in text:
+        seen.slips.append(slip("loss not scaled", found.line_of_last("backward"), says))
+    elif seen.slips or (own and not _is_theirs(error)):
         seen.note += f"; it ended in line {line and line - first_line + 1} with {text}"
     else:
         seen.slips.append(slip("raises", line, says, given=text))
+
+
+def _is_theirs(error: BaseException) -> bool:
+    """Say whether an error cannot come from the small model and the data that are ours."""
+    return isinstance(error, NameError) or "second time" in str(error)
 
 
 def _slips(found: Watch) -> Iterator[Slip]:

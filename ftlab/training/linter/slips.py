@@ -64,6 +64,10 @@ KNOWN: dict[str, tuple[str, str]] = {
         "gradients are computed and never used: no parameter moves",
         "{optimizer}.step()  # after backward()",
     ),
+    "step twice": (
+        "the second step uses the gradients of the first once more: the rate is doubled, behind your back",
+        "{optimizer}.step()  # once for each backward()",
+    ),
     "step never moves anything": (
         "the steps ran, and every parameter is as it was",
         "[g['lr'] for g in {optimizer}.param_groups]  # look at the rates, and at p.grad before the step",
@@ -110,6 +114,10 @@ KNOWN: dict[str, tuple[str, str]] = {
     "scheduler before optimizer": (
         "the first value of the schedule is skipped: step the optimizer first",
         "{scheduler}.step()  # after {optimizer}.step()",
+    ),
+    "scheduler twice": (
+        "the schedule goes two values on at a time",
+        "{scheduler}.step()  # once",
     ),
     "scheduler per batch": (
         "the schedule is made for epochs ({given}) and is stepped for each batch: it is over long before the end",

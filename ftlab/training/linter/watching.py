@@ -286,7 +286,7 @@ class Watch(TorchFunctionMode):
         old = [key for key, (p, gradient) in self._spent.items() if key in before and p.grad is gradient]
         if old:  # a closure clears its gradients during the step, so this is asked after it
             says = f"the gradients of {len(old)} tensors still contain those of the step before"
-            self._note("no zero_grad", says, self._last("backward"))
+            self._note("no zero_grad", says, self.line_of_last("backward"))
         self.moved.append(sum(not torch.equal(p.detach(), old) for p, old in before.values()))
         self._spent |= {key: (p, p.grad) for key, (p, _) in before.items() if p.grad is not None}
         self._say("step", id(optimizer), scaled=bool(self._by_scaler))
@@ -294,7 +294,8 @@ class Watch(TorchFunctionMode):
     def _collect(self) -> None:
         self.graded.update((key, p) for key, p in self.used.items() if p.grad is not None)
 
-    def _last(self, kind: str) -> int | None:
+    def line_of_last(self, kind: str) -> int | None:
+        """Return the line in which something happened last."""
         return next((event.line for event in reversed(self.events) if event.kind == kind), None)
 
 
