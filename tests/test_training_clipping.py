@@ -98,5 +98,12 @@ def test_the_record_is_a_table_a_picture_and_numbers():
     assert clip.plot()._repr_png_()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("norms", [[], [0.0, 1.0], [1.0, math.inf, 300.0], [math.nan, 2.0]], ids=str)
+def test_any_record_can_be_drawn(norms):
+    clip = GradientClip(SGD(with_gradients(1)), max_norm=2.0)
+    clip.norms = norms
+    assert clip.plot()._repr_png_()[:4] == b"\x89PNG"
+
+
 def test_the_share_of_nothing_is_zero():
     assert share_above([], 1.0) == 0

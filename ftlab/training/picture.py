@@ -21,7 +21,9 @@ def draw_norms(clip: "GradientClip") -> "Picture":
             axes.plot(*zip(*points, strict=True), marker, color=color, label=label)
     if clip.max_norm < float("inf"):
         axes.axhline(clip.max_norm, color="black", linewidth=0.8)
-    axes.set(xlabel="step", ylabel="gradient norm before", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="gradient norm before")
+    if clip.norms and min(clip.norms) > 0:
+        axes.set_yscale("log")  # one odd batch may have a hundred times the norm of the others
     axes.spines[["top", "right"]].set_visible(False)
     if clip.norms:
         axes.legend(fontsize=8)
