@@ -37,8 +37,9 @@ def check_loop(step_or_source: Callable | str, /, *, seconds: float = 10.0, **gi
         TypeError: It is neither a function nor text, or a name that is given is no parameter.
 
     Example:
+        >>> import torch.nn.functional as F
         >>> def step(model, images, targets, optimizer):
-        ...     loss = torch.nn.functional.cross_entropy(model(images), targets)
+        ...     loss = F.cross_entropy(model(images), targets)
         ...     loss.backward()
         ...     optimizer.step()
         >>> report = check_loop(step)
