@@ -31,7 +31,7 @@ def test_the_model_stays_as_it_was(model, panel):
     before, random = copy.deepcopy(model), torch.get_rng_state()
     for loop in LOOPS:
         panel.start.value = loop
-        panel.run.click()
+    panel.run.click()
     panel.code()
     assert panel.failure is None
     assert same_model(model, before) == []
@@ -101,34 +101,27 @@ def test_each_loop_gets_its_word_and_other_numbers_than_the_right_one(panel, loo
     panel.start.value = loop
     assert panel.report().kinds == WORDS[loop]
     assert ("⚠" in panel.lines.label) is bool(WORDS[loop]) or any("⚠" in text for text, _ in panel.lines.options)
-    panel.run.click()
-    assert len(panel.mine.losses) == 3
-    assert (panel.mine == panel.right) is (loop == "the right loop")
-    assert panel.picture.alt.startswith("this loop: losses")
+    mine = run_blocks(panel.blocks, panel.model, panel.batches)
+    assert len(mine.losses) == 3
+    assert (mine == run_blocks(RIGHT, panel.model, panel.batches)) is (loop == "the right loop")
 
 
 def test_what_the_run_shows_is_what_the_word_says(panel):
-    panel.run.click()
-    right = panel.mine
+    right = run_blocks(RIGHT, panel.model, panel.batches)
     assert right.rates == [0.05, 0.025, 0.0125]
     assert all(norm <= 1 + 1e-4 for norm in right.norms)
-    panel.start.value = "zero_grad too late"
-    panel.run.click()
-    assert panel.mine.norms == panel.mine.distances == [0, 0, 0]
-    panel.start.value = "schedule first"
-    panel.run.click()
-    assert panel.mine.rates == [0.025, 0.0125, 0.00625]
-    panel.start.value = "clip after the step"
-    panel.run.click()
-    assert panel.mine.norms[0] > 1
-    panel.start.value = "step before backward"
-    panel.run.click()
-    assert panel.mine.norms == [0, 0, 0]
+    run = {loop: run_blocks(LOOPS[loop], panel.model, panel.batches) for loop in LOOPS}
+    assert run["zero_grad too late"].norms == run["zero_grad too late"].distances == [0, 0, 0]
+    assert run["schedule first"].rates == [0.025, 0.0125, 0.00625]
+    assert run["clip after the step"].norms[0] > 1
+    assert run["step before backward"].norms == [0, 0, 0]
 
 
 def test_numbers_of_another_loop_are_not_shown(panel):
     panel.run.click()
     assert "<table>" in panel.numbers.value
+    assert panel.picture.alt.startswith("this loop: losses")
+    assert panel.mine == panel.right
     panel.drop.click()
     assert panel.numbers.value == ""
     assert panel.picture.alt == ""
@@ -148,14 +141,14 @@ def test_a_loop_that_raises_says_so(panel):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_code_stands_alone_and_does_what_the_panel_did(model, panel, loop):
     panel.start.value = loop
-    panel.run.click()
+    mine = run_blocks(panel.blocks, model, panel.batches)
     copied = copy.deepcopy(model)
     start = torch.cat([p.detach().flatten().clone() for p in copied.parameters()])
     with keep_random_state(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the scheduler that is stepped first, rightly
         exec(compile(panel.code(), "<panel>", "exec"), {"model": copied, "batches": panel.batches})
     end = torch.cat([p.detach().flatten() for p in copied.parameters()])
-    assert ((end - start).norm() / start.norm()).item() == pytest.approx(panel.mine.distances[-1], abs=1e-6)
+    assert ((end - start).norm() / start.norm()).item() == pytest.approx(mine.distances[-1], abs=1e-6)
 
 
 def test_small_data_is_used_three_times(model):
