@@ -141,6 +141,12 @@ def resize_is_in_place() -> bool:
     return labels.shape == (3, 1) and _raises(RuntimeError, lambda: F.cross_entropy(torch.zeros(3, 3), labels))
 
 
+@probe("`resize_` to a fixed size adds labels that nobody gave, or cuts some off; nothing is raised.")
+def resize_makes_labels_up() -> bool:
+    longer, shorter = torch.tensor([2, 0]).resize_(4, 1), torch.tensor([2, 0, 1]).resize_(2, 1)
+    return longer.numel() == 4 and longer[:2].flatten().tolist() == shorter.flatten().tolist() == [2, 0]
+
+
 @probe("A softmax before `cross_entropy` gives the loss a floor: 0.31 for 2 classes, 5.91 for 1000.")
 def softmax_has_a_floor() -> bool:
     found = []
