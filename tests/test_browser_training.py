@@ -31,6 +31,22 @@ def test_training_is_played_by_a_learner(notebook):
     nb.run_cell(mine)
     expect(nb.output(mine)).to_contain_text("no zero_grad")
 
+    # start from a loop in the wrong order, run it, see what it did; drop a line; look at the code
+    panel = nb.output("LoopPanel(")
+    expect(panel).to_contain_text("nothing to object to")
+    panel.get_by_label("start from").select_option(label="clip after the step")
+    expect(panel).to_contain_text("1 slip: clip after step")
+    run = panel.get_by_role("button", name="Run three batches")
+    run.focus()
+    run.press("Enter")
+    expect(panel).to_contain_text("after 3 batches the parameters moved by", timeout=MINUTE * 1000)
+    expect(panel.get_by_role("img")).to_have_count(1)
+    nb.screenshot("training-panel", of=panel)
+    panel.get_by_role("button", name="Drop").click()
+    expect(panel).to_contain_text("no zero_grad")
+    panel.get_by_role("button", name="Show the code").click()
+    expect(panel).to_contain_text("for images, targets in batches:")
+
     # a wrong answer is named, the right one passes
     task, check = "def gradients()", "training.gradients.check("
     nb.set_source(task, "def gradients():\n    return 3.0, 3.0, 3.0, None")
@@ -44,3 +60,4 @@ def test_training_is_played_by_a_learner(notebook):
     nb.screenshot("training")
     nb.theme("dark")
     nb.screenshot("training-dark")
+    nb.screenshot("training-panel-dark", of=panel)
