@@ -156,7 +156,7 @@ class LoopPanel(Panel):
 
 
 def _button(text: str, icon: str) -> w.Button:
-    button = w.Button(description=text, icon=icon, tooltip=f"{text}: the chosen line")
+    button = w.Button(description=text, icon=icon)  # a tooltip would take the place of its name
     button.layout.width = "110px"
     return button
 

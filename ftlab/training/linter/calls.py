@@ -26,7 +26,7 @@ def call(path: "Path", node: ast.Call) -> Tags:
         path.use(part.value if isinstance(part, ast.Starred) else part)
     if _is_local(path, node, owner, word):
         return _inline(path, node, path.functions[word], owner)
-    if word in _CALLS and (owner is not None or word not in METHODS):
+    if word in _CALLS and (owner is not None or word in _WITHOUT_OWNER):
         found = _CALLS[word](path, node, owner, inner, given)
         if found is not None:
             return found
@@ -38,8 +38,8 @@ def _is_local(path: "Path", node: ast.Call, owner: ast.expr | None, word: str) -
     if word not in path.functions or word in path.inside or len(path.inside) > 6:
         return False
     if owner is None:
-        return word not in path.methods
-    return word in path.methods and (path.text(owner) == "self" or not path.roles.of(path.text(owner)))
+        return word not in path.source.methods
+    return word in path.source.methods and (path.text(owner) == "self" or not path.roles.of(path.text(owner)))
 
 
 def _inline(path: "Path", node: ast.Call, function: ast.FunctionDef, owner: ast.expr | None) -> Tags:
@@ -51,7 +51,7 @@ def _inline(path: "Path", node: ast.Call, function: ast.FunctionDef, owner: ast.
     texts |= {key.arg: path.text(key.value) for key in node.keywords if key.arg}
     names, inside, statement = path.names, path.inside, path.statement
     path.names, path.inside = (
-        {**(names if function.name not in path.methods else {}), **texts},
+        {**(names if function.name not in path.source.methods else {}), **texts},
         (*inside, function.name),
     )
     found = path.body(function)
@@ -216,7 +216,7 @@ def _scale(path, node, owner, inner, given) -> Tags | None:
 def _clip(path, node, owner, inner, given) -> Tags:
     of = path.text(node.args[0]) if node.args else ""
     path.event("clip", of=of, name="")
-    inside = [loop for loop in ast.walk(path.tree) if isinstance(loop, ast.For)]
+    inside = [loop for loop in ast.walk(path.source.tree) if isinstance(loop, ast.For)]
     for loop in inside:
         iterated = ast.unparse(loop.iter)
         target = {part.id for part in ast.walk(loop.target) if isinstance(part, ast.Name)}
@@ -248,7 +248,14 @@ def _mode(path, node, owner, inner, given) -> Tags | None:
 
 def _append(path, node, owner, inner, given) -> Tags:
     tags, name = given[0] if given else NOTHING, path.text(owner)
-    if tags & {"loss", "output"} and not tags & {"number", "detached", "no grad"} and path.grad and path.loops:
+    plain = bool(node.args) and isinstance(node.args[0], ast.Name | ast.Attribute | ast.BinOp | ast.Call)
+    if (
+        plain
+        and tags & {"loss", "output"}
+        and not tags & {"number", "detached", "no grad"}
+        and path.grad
+        and path.loops
+    ):
         value = ast.unparse(node.args[0])
         path.sums.setdefault(name, path.made("total keeps graphs", name=name, loss=value))
     return NOTHING
@@ -333,29 +340,58 @@ _CALLS = {
     "argmax": _places, "argsort": _places, "eq": _places,
     "resize_": _resize, "sub_": _parameter_write, "add_": _parameter_write, "zero_": _parameter_write,
 } | dict.fromkeys(_CLIPS, _clip)  # fmt: skip
+_WITHOUT_OWNER = {
+    "float",
+    "squeeze",
+    "softmax",
+    "log_softmax",
+    "sigmoid",
+    "log",
+    "one_hot",
+    "argmax",
+    "eq",
+    *_CLIPS,
+}
 KNOWN = {*METHODS, *_CLIPS, *LOSSES, "unscale_", "manual_backward", "model", "net", "criterion", "loss_fn"}
 
 
 def made(path: "Path", name: str, value: ast.expr) -> None:
     """Write down what was made under a name: an optimizer, a generator of parameters, a model with a softmax."""
-    if not isinstance(value, ast.Call | ast.GeneratorExp):
-        return
     text = ast.unparse(value)
     word = last(value.func) if isinstance(value, ast.Call) else ""
-    if isinstance(value, ast.GeneratorExp) or word in ("parameters", "filter", "map"):
-        if "param" in text:
-            path.generators[name] = (text, 0)
-    elif made_here(word, "optimizer"):
+    if "param" in text and (isinstance(value, ast.GeneratorExp) or word in ("parameters", "filter", "map")):
+        path.generators[name] = (text, 0)
+    if not isinstance(value, ast.Call):
+        return
+    path.roles.made(name, word)  # one name may stand for several things, one after the other
+    if path.roles.of(name) == "model":
+        path.event("made", of=name)
+    _MADE.get(path.roles.of(name), _made_other)(path, name, value)
+
+
+def _made_optimizer(path: "Path", name: str, value: ast.Call) -> None:
+    if made_here(last(value.func), "optimizer") or ".parameters()" in ast.unparse(value):
         path.event("optimizer", of=_root_of_parameters(path, value), name=name)
-    elif made_here(word, "scheduler"):
-        path.schedulers[name] = text
-    elif word == "Sequential" and value.args and isinstance(value.args[-1], ast.Call):
-        end = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}.get(
-            last(value.args[-1].func)
-        )
+
+
+def _made_scheduler(path: "Path", name: str, value: ast.Call) -> None:
+    path.schedulers[name] = ast.unparse(value)
+
+
+def _made_model(path: "Path", name: str, value: ast.Call) -> None:
+    """A model that ends in a softmax gives something else than logits."""
+    if last(value.func) == "Sequential" and value.args and isinstance(value.args[-1], ast.Call):
+        end = _ENDS.get(last(value.args[-1].func))
         path.tags[f"{name}()"] = path.tag(NOTHING, end) if end else frozenset({"raw"})
-    elif word == "state_dict" and "best" in name:
+
+
+def _made_other(path: "Path", name: str, value: ast.Call) -> None:
+    if last(value.func) == "state_dict" and "best" in name:
         path.say("best is a live view", name=name, model=path.text(value.func.value))
+
+
+_ENDS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+_MADE = {"optimizer": _made_optimizer, "scheduler": _made_scheduler, "model": _made_model}
 
 
 def _root_of_parameters(path: "Path", value: ast.Call) -> str | None:

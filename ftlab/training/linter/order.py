@@ -27,6 +27,8 @@ def _steps(events: Events) -> Iterator[tuple[Event, Events, bool]]:
         if event.kind == "step":
             yield event, events[last.get(event.of, 0) : place], event.of in last
             last[event.of] = place + 1
+        elif event.kind == "optimizer":
+            last.pop(event.name, None)  # a new one, that has not stepped yet
 
 
 def _all(kind: str, events: Events) -> list[Event]:
@@ -88,6 +90,8 @@ def _twice(events: Events, evidence: str) -> Iterator[Slip]:
                 kind, role = _TWICE[event.kind]
                 yield slip(kind, event.line, evidence, **({role: event.name} if event.name else {}))
             last[event.of] = event, place
+        elif event.kind == "optimizer":
+            last.clear()
 
 
 _TWICE = {"step": ("step twice", "optimizer"), "schedule": ("scheduler twice", "scheduler")}
@@ -163,7 +167,7 @@ def _modes(events: Events, evidence: str) -> Iterator[Slip]:
     for place, event in enumerate(events):
         if event.kind == "eval":
             left[event.of] = event
-        elif event.kind == "train":
+        elif event.kind in ("train", "made"):
             left.pop(event.of, None)
         elif event.kind == "judged" and not _all("eval", events) and _all("step", events):
             forward = next((e for e in events[:place][::-1] if e.kind == "forward"), event)
@@ -184,9 +188,10 @@ def _recording(events: Events, evidence: str) -> Iterator[Slip]:
     for place, event in enumerate(events):
         if event.kind == "eval":
             in_eval.add(event.of)
-        elif event.kind == "train":
+        elif event.kind in ("train", "made"):
             in_eval.discard(event.of)
         elif event.kind == "forward" and event.grad and event.of in in_eval:
+            often = sum(e.kind == "forward" and e.line == event.line for e in events) > 1
             rest = [e for e in events[place + 1 :] if e.kind in ("backward", "forward", "step", "opaque")]
-            if not rest or (rest[0].kind == "forward" and rest[0].line == event.line):
+            if often and (not rest or (rest[0].kind == "forward" and rest[0].line == event.line)):
                 yield slip("validation without no_grad", event.line, evidence)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from . import calls
 from .events import Event
-from .roles import Roles, last, made_here
+from .roles import last, made_here
 from .slips import Slip, slip
+from .source import Source
 
 _CUT = frozenset({"number", "detached", "no grad"})  # what has no way back to the parameters
 _LIVE = frozenset({"output", "loss"})
 MANY = 64  # ways; more are not tried
+LONGEST = 5_000  # statements on one way; on all of them together four times as many
 
 
 class _Leave(Exception):  # noqa: N818 - control flow, as in the source that is read
@@ -32,18 +34,9 @@ class Path:
         where: In which line a tag was given last.
     """
 
-    def __init__(self, tree: ast.Module, roles: Roles, choices: dict[str, bool]) -> None:
-        self.tree, self.roles, self.choices = tree, roles, choices
-        self.functions = {
-            n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
-        self.methods = {
-            n.name
-            for c in ast.walk(tree)
-            if isinstance(c, ast.ClassDef)
-            for n in c.body
-            if n in self.functions.values()
-        }
+    def __init__(self, source: Source, choices: dict[str, bool]) -> None:
+        self.source, self.choices, self.count = source, choices, 0
+        self.roles, self.functions = source.roles.copy(), dict(source.functions)
         self.asked: dict[str, None] = {}
         self.events: list[Event] = []
         self.slips: list[Slip] = []
@@ -71,6 +64,9 @@ class Path:
     def run(self, statements: Sequence[ast.stmt]) -> None:
         """Go through statements."""
         for statement in statements:
+            self.count += 1
+            if self.count > LONGEST:
+                raise _Leave("enough")
             outer, self.statement = self.statement, statement
             self.lines.add(statement.lineno)
             getattr(self, f"_{type(statement).__name__}", self._other)(statement)
@@ -141,14 +137,14 @@ class Path:
                 try:
                     self.run(node.body)
                 except _Leave as leave:
-                    if leave.kind == "return":
+                    if leave.kind in ("return", "enough"):
                         raise
         finally:
             self.loops = outer
 
     def _If(self, node: ast.If) -> None:  # noqa: N802
         self.value(node.test)
-        if not (matters(node, self.functions) or _leaves(node)):
+        if not (self.source.matters(node) or _leaves(node)):
             self._both(node)
             return
         outer, self.guards = self.guards, (*self.guards, node.test)
@@ -194,6 +190,8 @@ class Path:
             self.grad = True
         elif word == "set_grad_enabled" and isinstance(context, ast.Call) and context.args:
             self.grad = self.choose(context.args[0])
+        elif any(part in word for part in ("evaluating", "inference", "no_grad")):  # somebody's own
+            self.grad = False
         elif word == "autocast":
             self.autocast = True
         else:
@@ -363,33 +361,25 @@ def _condition(test: ast.expr) -> tuple[str, bool]:
     return ast.unparse(test), False
 
 
-def matters(node: ast.AST, functions: dict[str, ast.AST]) -> bool:
-    """Say whether something of a training happens in there."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Call) and (last(part.func) in calls.KNOWN or last(part.func) in functions):
-            return True
-    return False
-
-
 def _leaves(node: ast.If) -> bool:
     return any(isinstance(part, ast.Return | ast.Continue) for part in node.body)
 
 
-def ways(
-    tree: ast.Module, roles: Roles, statements: Sequence[ast.stmt], function: ast.AST | None
-) -> Iterator[Path]:
+def ways(source: Source, statements: Sequence[ast.stmt], function: ast.AST | None) -> Iterator[Path]:
     """Yield the ways through statements, or through a function that is called again and again."""
     todo: list[dict[str, bool]] = [{}]
-    for count, choices in enumerate(todo):
-        path = Path(tree, roles, choices)
+    total = 0
+    for choices in todo:
+        path = Path(source, choices)
         _go(path, statements, function)
         yield path
-        fresh = [key for key in path.asked if key not in choices]
+        total += path.count
+        if total > 4 * LONGEST:
+            return
         decided = dict(choices)
-        for key in fresh:  # the other way at each condition that was met for the first time
-            if len(todo) >= MANY or count > MANY:
-                break
-            todo.append(decided | {key: False})
+        for key in [key for key in path.asked if key not in choices]:  # the other way at each new condition
+            if len(todo) < MANY:
+                todo.append(decided | {key: False})
             decided[key] = True
 
 

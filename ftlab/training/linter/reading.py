@@ -10,6 +10,7 @@ from .order import order_slips
 from .paths import Path, ways
 from .roles import Roles, last, made_here
 from .slips import Slip, slip
+from .source import Source
 
 
 def read(source: str, objects: dict[str, Any] | None = None) -> list[Slip]:
@@ -36,36 +37,12 @@ def read(source: str, objects: dict[str, Any] | None = None) -> list[Slip]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         return [slip("syntax error", getattr(error, "lineno", None), given=getattr(error, "msg", str(error)))]
-    roles = Roles(tree, objects)
+    whole = Source(tree, objects)
     found: list[Slip] = []
-    for statements, function in _units(tree):
-        paths = list(ways(tree, roles, statements, function))
-        found += _on_every_way(paths)
-    found += _never_stepped(tree, roles)
+    for statements, function in whole.units():
+        found += _on_every_way(list(ways(whole, statements, function)))
+    found += _never_stepped(tree, whole.roles)
     return sorted(dict.fromkeys(found), key=lambda one: (one.line or 0, one.kind))
-
-
-def _units(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], Any]]:
-    """Yield what runs by itself: the source, and each function that nothing in the source calls."""
-    yield [node for node in tree.body if not isinstance(node, _DEFINITIONS)], None
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    functions = [node for node in _outer(tree) if node.name not in used]
-    for function in functions or list(_outer(tree)):
-        yield function.body, function
-
-
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
-
-
-def _outer(tree: ast.AST) -> Iterator[Any]:
-    """Yield the functions and methods that stand in no other function."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, _FUNCTIONS):
-            yield node
-        else:
-            yield from _outer(node)
 
 
 def _on_every_way(paths: list[Path]) -> Iterator[Slip]:
@@ -183,11 +160,18 @@ def _is_for_batches(made: str, text: str) -> bool:
 
 def _owners(path: Path) -> Iterator[Slip]:
     """The optimizer of a model that is made and never called."""
-    used = Counter(node.id for node in ast.walk(path.tree) if isinstance(node, ast.Name) and _is_read(node))
+    names = [node for node in ast.walk(path.source.tree) if isinstance(node, ast.Name)]
+    used = Counter(node.id for node in names if _is_read(node))
     forwards = [event.of for event in path.events if event.kind == "forward"]
     for event in path.events:
-        if event.kind == "optimizer" and event.of in path.tags and used[event.of] == 1 and forwards:
+        if event.kind == "optimizer" and _is_made(path, event.of) and used[event.of] == 1 and forwards:
             yield slip("optimizer of other parameters", event.line, optimizer=event.name, model=forwards[0])
+
+
+def _is_made(path: Path, name: str | None) -> bool:
+    """Say whether a name was given a new module here: the call of a class."""
+    value = path.meaning.get(name or "")
+    return isinstance(value, ast.Call) and last(value.func)[:1].isupper()
 
 
 def _is_read(node: ast.Name) -> bool:

@@ -58,7 +58,7 @@ class Roles:
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                 for target in node.targets:
-                    self._made(ast.unparse(target), last(node.value.func))
+                    self.made(ast.unparse(target), last(node.value.func))
             if isinstance(node, ast.ClassDef) and any(
                 last(base) in ("Module", "Sequential") for base in node.bases
             ):
@@ -66,7 +66,8 @@ class Roles:
         for name, thing in (objects or {}).items():
             self._is(name, thing)
 
-    def _made(self, name: str, by: str) -> None:
+    def made(self, name: str, by: str) -> None:
+        """Learn that a name is made by a class or function called `by`."""
         for role, classes in _CLASSES.items():
             if by in classes:
                 self.known[name] = role
@@ -81,6 +82,12 @@ class Roles:
                 return
         if getattr(thing, "__name__", "") in LOSSES:
             self.known[name], self.losses[name] = "loss", thing.__name__
+
+    def copy(self) -> "Roles":
+        """Return another one that knows the same, and may learn something else."""
+        other = Roles(ast.Module([], []))
+        other.known, other.losses = dict(self.known), dict(self.losses)
+        return other
 
     def of(self, name: str) -> str:
         """Return "optimizer", "scheduler", "scaler", "loss", "model", or "" for what nobody knows.
