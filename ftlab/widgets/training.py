@@ -62,11 +62,11 @@ class LoopPanel(Panel):
         self.right: LoopRun | None = None
         self.start = w.Dropdown(options=[*LOOPS, _OWN], description="start from")
         self.lines = w.Select(description="lines", rows=9)
-        self.lines.layout.width = "560px"
+        self.lines.layout.width = "640px"
         self.up, self.down = _button("Up", "arrow-up"), _button("Down", "arrow-down")
         self.double, self.drop = _button("Double", "clone"), _button("Drop", "trash")
         self.add = w.Dropdown(options=[(code, name) for name, code in BLOCKS.items()], description="new line")
-        self.add.layout.width = "560px"
+        self.add.layout.width = "640px"
         self.insert = _button("Add", "plus")
         self.words = w.HTML()
         self.run = w.Button(description="Run three batches", icon="play")

@@ -37,8 +37,8 @@ def _is_local(path: "Path", node: ast.Call, owner: ast.expr | None, word: str) -
     """Say whether a call is one of a function, or of a method, that stands in this source."""
     if word not in path.functions or word in path.inside or len(path.inside) > 6:
         return False
-    if owner is None:
-        return word not in path.source.methods
+    if owner is None:  # a parameter that is called hides a function of the same name
+        return word not in path.source.methods and path.names.get(word) != word
     return word in path.source.methods and (path.text(owner) == "self" or not path.roles.of(path.text(owner)))
 
 

@@ -389,6 +389,7 @@ def _go(path: Path, statements: Sequence[ast.stmt], function: ast.AST | None) ->
             path.run(statements)
         return
     path.inside = (function.name,)
+    path.names = {argument.arg: argument.arg for argument in function.args.args}
     path.body(function)
     backward = [event for event in path.events if event.kind in ("backward", "step")]
     builds = any(isinstance(n, ast.Call) and made_here(last(n.func), "optimizer") for n in ast.walk(function))

@@ -61,9 +61,24 @@ class LoopReport:
         return repr(self.table()) if self.slips else "\n".join(filter(None, (self._verdict(), self.watched)))
 
     def _repr_html_(self) -> str:
-        return (
-            self.table()._repr_html_() if self.slips else _paragraphs(self._verdict(), self.watched)
-        ) + self._marked()
+        return "".join([
+            f"<p><b>{escape(self._verdict())}</b></p>", self._marked(), self._rows_html(),
+            f"<p>{escape(self.watched)}</p>",
+        ])  # fmt: skip
+
+    def _rows_html(self) -> str:
+        """Return the table with whole sentences; its cells are set to the left, for text."""
+        if not self.slips:
+            return ""
+        left = 'style="text-align: left; vertical-align: top"'
+        head = "".join(f"<th {left}>{name}</th>" for name in ("line", "slip", "why", "repair", "evidence"))
+        rows = [
+            [str(one.line or ""), f"<b>{escape(one.kind)}</b>", escape(one.why),
+             f"<code>{escape(one.repair)}</code>", escape(one.evidence)]
+            for one in self.slips
+        ]  # fmt: skip
+        lines = ("".join(f"<td {left}>{cell}</td>" for cell in row) for row in rows)
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     def _verdict(self) -> str:
         if self.slips:
@@ -92,12 +107,8 @@ def _narrow(text: str) -> str:
 def _line(number: int, text: str, kinds: list[str]) -> str:
     """Return one line as HTML; a mark is a sign, a frame and a word, never a colour alone."""
     if not kinds:
-        return f"  {number:3} {escape(text)}"
+        return f"  {number:3}  {escape(text)}"
     return (
-        f'<mark style="background: none; color: inherit; border-left: 4px solid #d55e00; font-weight: bold">'
-        f"⚠ {number:3} {escape(text)}</mark>  <i>← {escape(', '.join(kinds))}</i>"
+        '<mark style="background: none; color: inherit; box-shadow: -4px 0 #d55e00">'
+        f"&gt; {number:3}  {escape(text)}</mark>   <b>← {escape(', '.join(kinds))}</b>"
     )
-
-
-def _paragraphs(*texts: str) -> str:
-    return "".join(f"<p>{escape(text)}</p>" for text in texts if text)
