@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,13 @@ scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
 total = 0
 for images, targets in batches:
 """
+COLUMNS = {
+    "losses": "loss",
+    "gradients": "gradient norm",
+    "norms": "norm at the step",
+    "rates": "rate of the step",
+    "distances": "moved by",
+}
 FIRST = _HEAD.count("\n") + 1  # the line of the first block
 
 
@@ -74,13 +82,15 @@ class LoopRun:
 
     Attributes:
         losses: The loss of each batch; None where there was none.
-        norms: The norm of the gradients that the step took, or of those that there were at the end without one.
+        gradients: The norm of the gradients right after `backward()`; 0 where there was none.
+        norms: The norm of the gradients that the step took: after clipping, if there was any; 0 without a step.
         rates: The learning rate of the step.
         distances: How far the parameters are from where they began, relative to their size.
         error: What ended it early; empty if nothing did.
     """
 
     losses: list[float | None] = field(default_factory=list)
+    gradients: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
@@ -88,9 +98,9 @@ class LoopRun:
 
     def table(self) -> Table:
         """Return a row per batch."""
-        columns = zip(self.losses, self.norms, self.rates, self.distances, strict=True)
+        columns = zip(self.losses, self.gradients, self.norms, self.rates, self.distances, strict=True)
         rows = [[number, *values] for number, values in enumerate(columns, 1)]
-        return Table(["batch", "loss", "gradient norm", "rate", "moved by"], rows, note=self.error)
+        return Table(["batch", *COLUMNS.values()], rows, note=self.error)
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -148,14 +158,19 @@ class _Measured:
         self.model, self.batches, self.number = model, batches, 0
         self.parameters = list(model.parameters())
         self.start = [p.detach().clone() for p in self.parameters]
-        self.run, self.norm, self.rate, self.loss = LoopRun(), None, 0.0, None
+        self.run, self.norm, self.rate, self.loss = LoopRun(), 0.0, 0.0, None
+        self.squares: dict[int, float] = {}  # of the gradients of each parameter, after the last backward
+        for place, parameter in enumerate(self.parameters):
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(partial(self._accumulated, place))
         own = {id(p) for p in self.parameters}
         self.hook = register_optimizer_step_pre_hook(lambda optimizer, *_: self._step(optimizer, own))
         self.losses = self.model.register_forward_hook(self._forward)
 
     def __iter__(self):
         for images, targets in self.batches:
-            self.number, self.targets, self.norm, self.loss = self.number + 1, targets, None, None
+            self.number, self.targets, self.norm, self.loss = self.number + 1, targets, 0.0, None
+            self.squares.clear()
             yield images, targets
             self._measure()
 
@@ -163,6 +178,9 @@ class _Measured:
         """Measure the loss from outside: what the blocks do to it must not matter."""
         with torch.no_grad():
             self.loss = nn.functional.cross_entropy(outputs, self.targets).item()
+
+    def _accumulated(self, place: int, parameter: Tensor) -> None:
+        self.squares[place] = parameter.grad.detach().float().square().sum().item()
 
     def _step(self, optimizer: torch.optim.Optimizer, own: set[int]) -> None:
         if own.isdisjoint(id(p) for group in optimizer.param_groups for p in group["params"]):
@@ -179,7 +197,8 @@ class _Measured:
             moved = sum((p - start).square().sum() for p, start in pairs) ** 0.5
             size = sum(start.square().sum() for start in self.start) ** 0.5
         self.run.losses.append(self.loss)
-        self.run.norms.append(self._gradient_norm() if self.norm is None else self.norm)
+        self.run.gradients.append(sum(self.squares.values()) ** 0.5)
+        self.run.norms.append(self.norm)
         self.run.rates.append(self.rate)
         self.run.distances.append(float(moved / size))
 
@@ -190,14 +209,14 @@ def _draw(run: LoopRun, other: LoopRun | None) -> "Picture":
     from ftlab.plots import WRONG, Picture
 
     figure = Picture(
-        9, 2.3, says=f"this loop: {_says(run)}" + (f"; the right one: {_says(other)}" if other else "")
+        10, 2.1, says=f"this loop: {_says(run)}" + (f"; the right one: {_says(other)}" if other else "")
     )
     looks = [(run, "this loop", WRONG, "o-"), (other, "the right loop", RIGHT_COLOUR, "s--")]
-    for axes, name in zip(figure.subplots(1, 4), ("losses", "norms", "rates", "distances"), strict=True):
+    for axes, name in zip(figure.subplots(1, 5), COLUMNS, strict=True):
         for shown, label, colour, marker in looks:
             values = getattr(shown, name) if shown else []
             axes.plot(range(1, len(values) + 1), values, marker, color=colour, label=label, alpha=0.8)
-        axes.set_title(_TITLES[name], fontsize=10)
+        axes.set_title(COLUMNS[name], fontsize=9)
         axes.set_xticks([1, 2, 3], ["1", "2", "3"])
         axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=8)
@@ -206,16 +225,8 @@ def _draw(run: LoopRun, other: LoopRun | None) -> "Picture":
     return figure
 
 
-_TITLES = {
-    "losses": "loss",
-    "norms": "gradient norm at the step",
-    "rates": "learning rate of the step",
-    "distances": "parameters moved by",
-}
-
-
 def _says(run: LoopRun) -> str:
     losses = ", ".join("none" if loss is None else f"{loss:.3f}" for loss in run.losses)
-    norms = ", ".join(f"{norm:.3g}" for norm in run.norms)
+    norms = ", ".join(f"{norm:.3g}" for norm in run.gradients)
     moved = f"{run.distances[-1]:.2%}" if run.distances else "nothing"
     return f"losses {losses or 'none'}; gradient norms {norms or 'none'}; moved by {moved}"

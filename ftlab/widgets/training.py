@@ -6,7 +6,7 @@ import ipywidgets as w
 from torch import Tensor, nn
 
 from ftlab.training import LoopReport, check_loop
-from ftlab.training.blocks import BLOCKS, FIRST, RIGHT, LoopRun, loop_code, run_blocks
+from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, run_blocks
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel, Picture
 
@@ -184,11 +184,11 @@ def _words(report: LoopReport) -> str:
 
 def _numbers(mine: LoopRun, right: LoopRun) -> str:
     """Return both runs as one table, batch by batch."""
-    heads = "".join(f"<th>{title}</th><th>right</th>" for title in ("loss", "gradient norm", "rate", "moved by"))
+    heads = "".join(f"<th>{title}</th><th>right</th>" for title in COLUMNS.values())
     rows = []
     for place in range(len(right.losses)):
         cells = []
-        for name in ("losses", "norms", "rates", "distances"):
+        for name in COLUMNS:
             cells += [_cell(getattr(run, name), place, name) for run in (mine, right)]
         rows.append(f"<tr><td>{place + 1}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     error = f'<p role="alert">⚠ {escape(mine.error)}</p>' if mine.error else ""
