@@ -5,6 +5,8 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD
@@ -90,6 +92,15 @@ def test_a_window_is_one_large_batch(images, small, every):
     optimizer = Counting(many.parameters(), lr=0.5)
     run(many, optimizer, batch_size=small, images=images, accumulate=every, epochs=2)
     assert len(optimizer.norms) == len(large.norms)
+    assert largest_difference(one, many) < 1e-5
+
+
+@settings(max_examples=15, deadline=None)
+@given(images=st.integers(1, 30), small=st.integers(1, 7), every=st.integers(1, 5))
+def test_every_window_of_any_sizes_is_one_large_batch(images, small, every):
+    one, many = network(), network()
+    run(one, SGD(one.parameters(), lr=0.5), batch_size=small * every, images=images)
+    run(many, SGD(many.parameters(), lr=0.5), batch_size=small, images=images, accumulate=every)
     assert largest_difference(one, many) < 1e-5
 
 

@@ -60,8 +60,8 @@ def fit(
             step that float16 skips is not counted.
         clip: The largest global norm of the gradients, as in `GradientClip`; the history then has the median norm
             before clipping, and the share of the steps that were clipped.
-        accumulate: Batches per optimizer step. The step is that of one large batch, but for batch norm, which
-            sees the small ones.
+        accumulate: Batches per optimizer step. With a loss that is a mean over images, the step is that of one
+            large batch, but for batch norm, which sees the small ones.
         precision: Of the forward pass in training: "float32", "bfloat16" or "float16" (the latter with a gradient
             scaler). Parameters and validation stay in float32.
         loss: Takes logits and class numbers to a number.
