@@ -141,6 +141,14 @@ SLIPS = {
         "    loss.backward()\n    optimizer.step()\n",
         "loss = F.cross_entropy(model(images), targets)\nloss.backward()\noptimizer.step()\n",
     ),
+    "step twice": (
+        PLAIN.replace("    optimizer.step()\n", "    optimizer.step()\n    optimizer.step()\n"),
+        PLAIN + PLAIN,
+    ),
+    "scheduler twice": (
+        epochs("StepLR(optimizer, 7)", per_epoch="scheduler.step()") + "    scheduler.step()\n",
+        epochs("StepLR(optimizer, 7)", per_epoch="scheduler.step()"),
+    ),
     "retain_graph": (
         PLAIN.replace("backward()", "backward(retain_graph=True)"),
         PLAIN.replace("loss.backward()", "loss.backward(retain_graph=True)\n    penalty.backward()"),

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ftlab.training import check_loop
 from ftlab.training.linter import KNOWN
+from tests.test_training_linter_read import SLIPS
+from tests.test_training_linter_watched import WATCHED
 
 LOOPS = Path(__file__).parent / "loops"
 
@@ -272,7 +275,29 @@ def test_a_broken_loop_is_named_in_its_line(kind, loop, there, instead, line):
     assert report.kinds == [kind], report
 
 
-def test_every_known_slip_has_an_answer():
+def test_every_known_slip_has_an_answer_and_a_test():
     for why, repair in KNOWN.values():
         assert why
         assert repair
+    tested = {kind for kind, *_ in BROKEN} | {kind.strip() for kind in SLIPS} | {kind for _, kind, *_ in WATCHED}
+    assert set(KNOWN) - tested == {"raises", "does not end", "syntax error"}  # in the tests of the run
+
+
+def test_what_the_reasons_say_is_so():
+    model = torch.nn.Linear(2, 2)
+    optimizer, weight = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model.weight
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    model.to(torch.float64)
+    assert model.weight is weight  # .to keeps the objects, and not what the optimizer remembers
+    assert optimizer.state[weight]["momentum_buffer"].dtype == torch.float32
+
+    twice = torch.sigmoid(torch.sigmoid(torch.tensor([-1000.0, 1000.0])))
+    assert twice.tolist() == pytest.approx([0.5, 0.731], abs=1e-3)
+
+    model, scaler = torch.nn.Linear(2, 2), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler.scale(model(torch.ones(1, 2)).sum()).backward()
+    scaler.step(optimizer)
+    with pytest.raises(RuntimeError, match="already been called since the last update"):
+        scaler.step(optimizer)

@@ -192,7 +192,7 @@ WATCHED = [
     (left_in_eval, "eval left on", 7, "in this order"),
     (graphs_in_validation, "validation without no_grad", 9, "in this order"),
     (new_head, "optimizer before the head", 6, "in no optimizer"),
-    (wrong_model, "optimizer of other parameters", 3, "has none of them"),
+    (wrong_model, "optimizer of other parameters", 7, "has none of them"),
     (rate_zero, "step never moves anything", 6, "no parameter has moved"),
     (without_recording, "no_grad around the forward", 4, "does not require grad"),
     (a_number, "number instead of loss", 3, "has no attribute 'backward'"),

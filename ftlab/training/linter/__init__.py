@@ -24,6 +24,8 @@ def check_loop(step_or_source: Callable | str, /, *, seconds: float = 10.0, **gi
     The trap that this is for: a loop with a slip runs, and the loss even falls, only less than it could. What the
     run shows is believed before what the source looks like; each slip says on which of the two it rests.
 
+    What a function does outside of Python, such as writing a file, is not put back; what it prints is not shown.
+
     A function is called with what is given by name. What is not given is made, by the names of the parameters:
     a small model for `model`, a batch for `images` and `targets`, a loader for `train_loader`, and so on. A
     function that makes one step is called five times, so that what one step leaves to the next can be seen.

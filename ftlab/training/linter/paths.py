@@ -4,7 +4,7 @@ import ast
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from . import calls
+from . import assignments, calls
 from .events import Event
 from .roles import last, made_here
 from .slips import Slip, slip
@@ -240,16 +240,16 @@ class Path:
             return
         name = self.text(target)
         if isinstance(target, ast.Subscript) and "environ" in name:
-            calls.environment(self, target, value)
+            assignments.environment(self, target, value)
         if isinstance(target, ast.Attribute) and target.attr == "grad":
             self.event("zero_grad", of=None, model=True)
         elif isinstance(target, ast.Attribute):
-            calls.head(self, target, value)
+            assignments.head(self, target, value)
         self.generators.pop(name, None)
         self.meaning[name] = value
         if name not in self.sums or "sum" not in tags:
             self.tags[name] = tags
-        calls.made(self, name, value)
+        assignments.made(self, name, value)
 
     def _known(self, node: ast.expr) -> frozenset[str]:
         return self.tags.get(self.text(node), frozenset())

@@ -98,10 +98,6 @@ KNOWN: dict[str, tuple[str, str]] = {
         "each part gets a norm of its own, so the direction of the step changes; clipping takes one over all",
         "clip_grad_norm_({model}.parameters(), max_norm=1.0)  # once, over all parameters",
     ),
-    "clip of nothing": (
-        "there is no gradient in what it is given: nothing is clipped",
-        "clip_grad_norm_({model}.parameters(), max_norm=1.0)",
-    ),
     "clip of other parameters": (
         "the parameters that are clipped are not the ones that {optimizer} steps",
         "clip_grad_norm_([p for g in {optimizer}.param_groups for p in g['params']], max_norm=1.0)",
@@ -224,7 +220,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     # mixed precision
     "no update": (
-        "without update() the scale never adapts, and the scaler refuses to unscale a second time",
+        "without update() the scale never adapts, and the next step of the scaler raises",
         "{scaler}.update()  # after {scaler}.step({optimizer})",
     ),
     "loss not scaled": (
@@ -249,7 +245,7 @@ KNOWN: dict[str, tuple[str, str]] = {
         "os.environ['CUDA_VISIBLE_DEVICES'] = '0'",
     ),
     "empty_cache in the loop": (
-        "it frees no tensor; it gives blocks back that the next batch has to ask for again, and waits for that",
+        "it frees no tensor; it gives blocks back that the next batch has to ask for again",
         "del outputs, {loss}  # what frees memory is the last reference going",
     ),
     "best is a live view": (
