@@ -326,12 +326,12 @@ class Callable:
 
 
 NOT_RUN = [
-    (print, "not written in Python"),
-    (len, "not written in Python"),
+    (print, "no function written in Python"),
+    (len, "no function written in Python"),
     (awaited, "async"),
     (yielding, "generator"),
     (strange, "what is `gizmo`"),
-    (Callable(), "not written in Python"),
+    (Callable(), "no function written in Python"),
 ]
 
 
@@ -403,6 +403,29 @@ def test_wrong_things_are_refused_with_the_next_step():
 def test_texts_without_a_loop_have_no_slips(text):
     assert check_loop(text).slips == []
     assert bool(check_loop(text)) is bool(text.strip())
+
+
+def test_what_only_a_notebook_understands_is_left_out():
+    cell = "%matplotlib inline\n!pip list\nfor x, y in loader:\n    %time loss = F.cross_entropy(model(x), y)\n"
+    assert check_loop(cell).ok
+    report = check_loop(
+        "%%time\n" + "for x, y in loader:\n    F.cross_entropy(model(x), y).backward()\n    o.step()\n"
+    )
+    assert [(one.kind, one.line) for one in report.slips] == []  # nobody knows what `o` is
+    report = check_loop(
+        "%%time\nfor x, y in loader:\n    F.cross_entropy(model(x), y).backward()\n    opt.step()\n"
+    )
+    assert [(one.kind, one.line) for one in report.slips] == [("no zero_grad", 3)]
+
+
+def test_a_free_variable_without_a_value_is_no_trouble():
+    def step(model, images):
+        return later(model(images))
+
+    report = check_loop(step)
+    assert report.kinds == ["raises"]
+    assert "NameError" in report.slips[0].evidence
+    later = len
 
 
 @pytest.mark.parametrize("text", ["x = (", "for", "\0", "def f(:\n", "  x\n y", "(" * 500])

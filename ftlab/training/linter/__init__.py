@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from .reading import read
 from .report import LoopReport
-from .seen import Seen, watch
+from .seen import Seen, variables, watch
 from .slips import KNOWN, Slip
 
 __all__ = ["KNOWN", "LoopReport", "Slip", "check_loop"]
@@ -49,12 +50,17 @@ def check_loop(step_or_source: Callable | str, /, *, seconds: float = 10.0, **gi
         (['no zero_grad'], 3)
     """
     if isinstance(step_or_source, str):
-        return _report(textwrap.dedent(step_or_source), None, Seen(note="the text was only read, not run"))
+        return _report(_plain(step_or_source), None, Seen(note="the text was only read, not run"))
     if not callable(step_or_source):
         raise TypeError(
             f"check_loop takes a function that trains, or the text of a cell; {step_or_source!r} is neither"
         )
     return _look(step_or_source, given, seconds)
+
+
+def _plain(cell: str) -> str:
+    """Return the text of a cell without what only a notebook understands: `%time`, `!pip`."""
+    return re.sub(r"^( *)([%!].*)$", r"\1pass  # \2", textwrap.dedent(cell), flags=re.MULTILINE)
 
 
 def _look(function: Callable, given: dict[str, Any], seconds: float) -> LoopReport:
@@ -65,16 +71,7 @@ def _look(function: Callable, given: dict[str, Any], seconds: float) -> LoopRepo
     except (OSError, TypeError):
         source, first = "", getattr(getattr(plain, "__code__", None), "co_firstlineno", 1)
     seen = watch(function, given, first_line=max(first, 1), seconds=seconds)
-    return _report(source, _objects(plain, given), seen)
-
-
-def _objects(plain: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what the names in a function are known to be."""
-    try:
-        known = inspect.getclosurevars(plain)
-    except TypeError:
-        return dict(given)
-    return {**known.globals, **known.nonlocals, **given}
+    return _report(source, variables(plain) | given, seen)
 
 
 def _report(source: str, objects: dict[str, Any] | None, seen: Seen) -> LoopReport:

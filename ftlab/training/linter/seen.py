@@ -83,7 +83,7 @@ def watch(function: Callable, given: dict[str, Any], *, first_line: int, seconds
 
 def _refusal(function: Any, given: dict[str, Any]) -> str:
     if not isinstance(function, types.FunctionType):
-        return "it is not written in Python"
+        return "it is no function written in Python; hand over a function, or a method"
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         return "it is async; a loop that is awaited cannot be watched"
     if inspect.isgeneratorfunction(function):
@@ -99,9 +99,22 @@ def _reached(function: Callable, plain: types.FunctionType) -> Iterator[Any]:
     owner = getattr(function, "__self__", None)
     if owner is not None:
         yield owner if isinstance(owner, nn.Module) else vars(owner) if hasattr(owner, "__dict__") else owner
-    variables = inspect.getclosurevars(plain)
-    yield from variables.nonlocals.values()
-    yield from variables.globals.values()
+    yield from variables(plain).values()
+
+
+def variables(plain: Callable) -> dict[str, Any]:
+    """Return the globals and free variables that a function uses, by name; none if it cannot be asked.
+
+    Example:
+        >>> limit = 3
+        >>> variables(lambda: limit + 1)
+        {'limit': 3}
+    """
+    try:
+        known = inspect.getclosurevars(plain)
+    except (TypeError, ValueError):  # no Python function; or a free variable that has no value yet
+        return {}
+    return {**known.globals, **known.nonlocals}
 
 
 def _remember(things: list[Any], plain: types.FunctionType) -> Callable[[], None]:
