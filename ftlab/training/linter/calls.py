@@ -85,7 +85,8 @@ def _by_role(path: "Path", node: ast.Call, word: str, inner: Tags, given: list[T
             if path.roles.of(path.text(part)) in ("optimizer", "scaler"):
                 path.event("opaque", of=path.text(part))
                 break
-    return frozenset().union(inner, *given) - {"number"} if inner or given else NOTHING
+    # a function may be a module with parameters of its own, behind which there is a graph again
+    return (inner - {"number"}) | (frozenset().union(*given) - {"number", "no grad", "detached"})
 
 
 def _is_module(path: "Path", node: ast.Call, role: str) -> bool:
@@ -311,8 +312,7 @@ def _places(path, node, owner, inner, given) -> Tags:
 
 
 def _empty_cache(path, node, owner, inner, given) -> Tags:
-    if path.loops:
-        path.say("empty_cache in the loop")
+    path.event("empty_cache")
     return NOTHING
 
 

@@ -10,8 +10,9 @@ class Event:
 
     Attributes:
         kind: "zero_grad", "forward", "backward", "unscale", "clip", "step", "update", "schedule", "train",
-            "eval", "judged" for outputs that are compared with targets and not trained on, or "opaque" for a call
-            that was given the optimizer and may do anything with it.
+            "eval"; "optimizer" or "made" where one is built; "empty_cache"; "judged" for outputs that are
+            compared with targets and not trained on; "opaque" for a call that was given the optimizer and
+            may do anything.
         line: Where.
         of: What it is done to: a name that was read, or the id of an object that was seen.
         name: What the learner calls it.

@@ -172,12 +172,13 @@ def _modes(events: Events, evidence: str) -> Iterator[Slip]:
         elif event.kind == "judged" and not _all("eval", events) and _all("step", events):
             forward = next((e for e in events[:place][::-1] if e.kind == "forward"), event)
             yield slip("validation in train mode", forward.line, evidence, model=forward.name or "model")
-        elif event.kind == "forward" and event.grad and event.of in left and _trains(events[place + 1 :]):
+        elif event.kind == "forward" and event.grad and event.of in left and _trains(events, place):
             yield slip("eval left on", left[event.of].line, evidence, model=event.name or "model")
 
 
-def _trains(later: Events) -> bool:
-    """Say whether a forward is trained on: a backward comes before the next forward of anything."""
+def _trains(events: Events, place: int) -> bool:
+    """Say whether a forward is trained on: a backward comes before the next forward, and steps there are."""
+    later = events[place + 1 :] if _all("step", events) or _all("opaque", events) else []
     following = next((e.kind for e in later if e.kind in ("forward", "backward", "eval", "train", "end")), "")
     return following == "backward"
 

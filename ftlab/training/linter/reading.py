@@ -76,9 +76,18 @@ def _slips(path: Path) -> Iterator[Slip]:
     yield from path.sums.values()
     yield from order_slips(path.events)
     yield from _kept(path)
+    yield from _emptied(path)
     yield from _accumulation(path)
     yield from _rates(path)
     yield from _owners(path)
+
+
+def _emptied(path: Path) -> Iterator[Slip]:
+    """`empty_cache` for each batch; once per epoch it does no harm."""
+    batches = {event.loops for event in path.events if event.kind in ("forward", "backward") and event.loops}
+    for event in path.events:
+        if event.kind == "empty_cache" and event.loops in batches:
+            yield slip("empty_cache in the loop", event.line)
 
 
 def _kept(path: Path) -> Iterator[Slip]:
