@@ -18,7 +18,7 @@ from torch import nn
 
 import ftlab.exercises
 from ftlab.exercises.core import Outcome, all_exercises
-from ftlab.exercises.runner import no_trace
+from ftlab.runner import no_trace
 
 EXERCISES = all_exercises()
 SEEDS = range(3)

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.exercises import runner
+from ftlab import runner
 from ftlab.exercises.behaviour import as_names, below, expect_moves, held, moved, same_model, slip, train
 from ftlab.exercises.core import CheckFailed, Exercise, Feedback, Outcome, Wrong, all_exercises, exercise
 from ftlab.exercises.feedback import Prose

@@ -41,7 +41,7 @@ from typing import Any
 
 from torch import nn
 
-from ftlab.exercises import runner
+from ftlab import runner
 from ftlab.exercises.feedback import Code, Feedback, Outcome, Prose
 from ftlab.exercises.source import head_and_body, same_code
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from tqdm.auto import tqdm
 from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
 from ftlab.training.caching.shortcut import Shortcut
+from ftlab.training.clipping import share_above
 from ftlab.training.results import Evaluation, History
+from ftlab.training.stepping import Stepper, check_schedule
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,6 +31,10 @@ def fit(
     epochs: int,
     optimizer: Optimizer,
     scheduler: LRScheduler | None = None,
+    scheduler_per: str = "epoch",
+    clip: float | None = None,
+    accumulate: int = 1,
+    precision: str = "float32",
     loss: Loss = F.cross_entropy,
     seed: int | None = None,
     on_epoch_start: Callable[[int], Any] | Sequence[Callable[[int], Any]] = (),
@@ -51,6 +58,14 @@ def fit(
         epochs: How often the training images are gone through.
         optimizer: Owns the parameters that shall move.
         scheduler: Is stepped after each epoch; `ReduceLROnPlateau` is given the validation loss.
+        scheduler_per: "epoch", or "step" for a schedule that is counted in optimizer steps, such as OneCycleLR. A
+            step that float16 skips is not counted.
+        clip: The largest global norm of the gradients, as in `GradientClip`; the history then has the median norm
+            before clipping, and the share of the steps that were clipped.
+        accumulate: Batches per optimizer step. With a loss that is a mean over images, the step is that of one
+            large batch, but for batch norm, which sees the small ones.
+        precision: Of the forward pass in training: "float32", "bfloat16" or "float16" (the latter with a gradient
+            scaler). Parameters and validation stay in float32.
         loss: Takes logits and class numbers to a number.
         seed: Same seed, same numbers on the same machine: shuffling, dropout and augmentation start from it. The
             random state outside is not touched. None goes on from the random state as it is.
@@ -61,7 +76,8 @@ def fit(
             up to rounding; the history says so. `training.cached` explains when. False never does.
 
     Raises:
-        ValueError: Nothing would be trained, a loader is empty, or a class number does not fit the model.
+        ValueError: Nothing would be trained, a loader is empty, an option is out of range, the schedule is too
+            short for the training, or a class number does not fit the model.
 
     Example:
         >>> images, labels = torch.randn(8, 4), torch.tensor([0, 1] * 4)
@@ -71,16 +87,21 @@ def fit(
         2
     """
     _check(model, train, val, optimizer)
+    check_schedule(scheduler, scheduler_per, epochs=epochs, batches=len(train), accumulate=accumulate)
+    per_epoch, per_step = (scheduler, None) if scheduler_per == "epoch" else (None, scheduler)
+    options = {"clip": clip, "accumulate": accumulate, "precision": precision, "scheduler": per_step}
+    stepper = Stepper(optimizer, _device(model), **options)
     hooks = [on_epoch_start] if callable(on_epoch_start) else list(on_epoch_start)
     history = History()
-    shortcut = Shortcut(model, train, val, cache, should_stop)
+    # In another precision the frozen part would give other numbers than those that are computed once.
+    shortcut = Shortcut(model, train, val, cache and precision == "float32", should_stop)
     with keep_random_state(seed), tqdm(total=epochs * len(train), disable=not progress, leave=False) as bar:
         try:
             for epoch in range(epochs):
                 for hook in hooks:
                     hook(epoch)
                 row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"]}
-                row |= _train_one_epoch(*shortcut.training(epochs - epoch), optimizer, loss, should_stop, bar)
+                row |= _train_one_epoch(*shortcut.training(epochs - epoch), stepper, loss, should_stop, bar)
                 history.cached = shortcut.note
                 if val is not None:
                     measured = evaluate(
@@ -88,29 +109,42 @@ def fit(
                     )
                     row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
                 history._add(row, model)
-                _step(scheduler, row)
+                _step(per_epoch, row)
         except KeyboardInterrupt as stop:
             history.stopped = str(stop) or "stopped by hand"
     return history
 
 
-def _train_one_epoch(model, train, optimizer, loss, should_stop, bar) -> dict[str, float]:
-    """Go once through the training images; the five lines in the middle are all there is to training."""
+def _train_one_epoch(model, train, stepper, loss, should_stop, bar) -> dict[str, float]:
+    """Go once through the training images; the lines in the middle are all there is to training."""
     device = _device(model)
-    running = _Mean()
+    running, steps_before = _Mean(), len(stepper.norms)
     for images, targets in train:
         if should_stop():
             raise _Stop
         images, targets = images.to(device), targets.to(device)
-        optimizer.zero_grad()
-        logits = model(images)
-        value = _checked(loss, logits, targets)
-        value.backward()
-        optimizer.step()
+        stepper.begin()  # optimizer.zero_grad()
+        with stepper.autocast():
+            logits = model(images)
+            value = _checked(loss, logits, targets)
+        _or_stop(stepper.add, value, len(images))  # value.backward(), optimizer.step()
         running.add(logits.detach(), targets, value.detach())
         bar.update()
         bar.set_postfix(loss=f"{running.loss:.3f}", refresh=False)
-    return {"train loss": running.loss, "train accuracy": running.accuracy}
+    _or_stop(stepper.step)  # the rest of a window that the epoch cut short
+    row = {"train loss": running.loss, "train accuracy": running.accuracy}
+    norms = stepper.norms[steps_before:]
+    return row | (
+        {"grad norm": median(norms), "clipped": share_above(norms, stepper.clip.max_norm)} if norms else {}
+    )
+
+
+def _or_stop(step: Callable, *args: Any) -> None:
+    """Make a step; gradients that are no numbers end the training, before they reach the parameters."""
+    try:
+        step(*args)
+    except FloatingPointError as error:
+        raise _Stop(str(error)) from None
 
 
 def evaluate(

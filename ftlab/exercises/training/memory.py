@@ -1,0 +1,384 @@
+"""Memory: what a validation keeps, and what makes it keep less."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ftlab.exercises.behaviour import as_names, images, same_model
+from ftlab.exercises.core import Mistake, Wrong, exercise
+from ftlab.exercises.models import SmallResNet
+from ftlab.modes import evaluating, memory_of
+from ftlab.training import memory_growth
+
+# --- mean_loss
+
+
+def check_mean_loss(answer):
+    """The loss over 10 images in batches of 4, 4 and 2; tensors and modes afterwards; the memory it takes."""
+    model = SmallResNet()
+    model.fc = nn.Sequential(nn.Dropout(0.5), model.fc)
+    batches = [(images(count), torch.randint(3, (count,))) for count in (4, 4, 2)]
+    before = _copy_of(model)
+    wanted, per_batch = _losses(model, batches)
+    value = _one_number(answer(model, batches))
+    if abs(value - wanted) > 1e-4:
+        ask = "Do two images in the last batch count as much as four in the others, and is dropout off?"
+        near = abs(value - sum(per_batch) / 3) < 1e-4
+        what = "the mean of three means" if near else "not the mean over the ten images in eval mode"
+        raise Wrong(f"You found {value:.4f}: {what}.", ask=ask)
+    changed = same_model(model, before)
+    if "model.training" in changed:
+        raise Wrong("Afterwards the model is still in eval mode.", ask="In which mode was it before?")
+    if changed:
+        raise Wrong(f"Afterwards `{changed[0]}` is not as it was.", ask="Who has changed it, while only looking?")
+    _expect_no_growth(answer, model)
+
+
+def _copy_of(model: nn.Module) -> nn.Module:
+    copied = SmallResNet()
+    copied.fc = nn.Sequential(nn.Dropout(0.5), copied.fc)
+    copied.load_state_dict(model.state_dict())
+    return copied
+
+
+def _losses(model: nn.Module, batches: list) -> tuple[float, list[float]]:
+    with evaluating(model):
+        losses = [F.cross_entropy(model(x), y).item() for x, y in batches]
+    counts = [len(y) for _, y in batches]
+    return sum(n * loss for n, loss in zip(counts, losses, strict=True)) / sum(counts), losses
+
+
+def _one_number(found: object) -> float:
+    try:
+        return float(found.detach() if isinstance(found, torch.Tensor) else found)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(found).__name__
+        raise Wrong(f"The loss is one number; yours is of type `{kind}`.", ask="What is returned?") from None
+
+
+def _expect_no_growth(answer, model: nn.Module) -> None:
+    batches = [(images(), torch.randint(3, (4,))) for _ in range(4)]
+    growth = memory_growth(lambda some: answer(model, some), batches)
+    if growth.grows:
+        text = f"Each further batch keeps {growth.per_batch:,.0f} bytes for as long as your result lives."
+        raise Wrong(text, ask="What does a loss hold on to, and what does its number?")
+    one, more = growth.peak[0], growth.peak[-1]
+    if more > 1.5 * one:
+        text = f"At its peak one batch takes {one:,} bytes, and four take {more:,}."
+        raise Wrong(text, ask="Who says that there will be no backward pass? What is kept until then?")
+    with evaluating(model):
+        enough = memory_of(model, batches[0][0], torch.no_grad)[1]
+    if one > 1.1 * enough + 1000:
+        text = f"A batch takes {one:,} bytes at its peak. That is a graph: without one {enough:,} are enough."
+        raise Wrong(text, ask="Who says that there will be no backward pass?")
+
+
+def _sums_losses(model, batches):
+    model.eval()
+    total = 0
+    for x, y in batches:
+        total += nn.functional.cross_entropy(model(x), y)
+    return total / len(batches)
+
+
+def _with_evaluating(model, batches):
+    with evaluating(model):
+        losses = [F.cross_entropy(model(x), y, reduction="none") for x, y in batches]
+    return torch.cat(losses).mean()
+
+
+@torch.no_grad()
+def _decorated(model, batches):
+    model.eval()
+    total = count = 0
+    for x, y in batches:
+        total += F.cross_entropy(model(x), y).item() * len(y)
+        count += len(y)
+    model.train()
+    return total / count
+
+
+def _keeps_the_graphs(model, batches):
+    model.eval()
+    total = sum(F.cross_entropy(model(x), y, reduction="sum") for x, y in batches)
+    model.train()
+    return total / sum(len(y) for _, y in batches)
+
+
+def _number_but_graph(model, batches):
+    model.eval()
+    total = sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches)
+    model.train()
+    return total / sum(len(y) for _, y in batches)
+
+
+def _stays_in_eval(model, batches):
+    model.eval()
+    with torch.no_grad():
+        total = sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches)
+    return total / sum(len(y) for _, y in batches)
+
+
+def _mean_of_means(model, batches):
+    model.eval()
+    with torch.no_grad():
+        total = sum(F.cross_entropy(model(x), y).item() for x, y in batches)
+    model.train()
+    return total / len(batches)
+
+
+def _never_in_eval(model, batches):
+    with torch.no_grad():
+        total = sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches)
+    return total / sum(len(y) for _, y in batches)
+
+
+def _empties_the_cache(model, batches):
+    model.eval()
+    total = 0
+    for x, y in batches:
+        total += F.cross_entropy(model(x), y, reduction="sum")
+        torch.cuda.empty_cache()
+    model.train()
+    return total / sum(len(y) for _, y in batches)
+
+
+@exercise(
+    check=check_mean_loss,
+    broken=_sums_losses,
+    hints=[
+        "Four slips: what the sum keeps, what backward needs, how the last batch counts, how the model is left.",
+        '`reduction="sum"` gives the sum over the images of a batch; divide by the number of images at the end.',
+        "`torch.no_grad()` around the loop, `.item()` on each loss, and `model.train()` at the end.",
+    ],
+    also_right=[_with_evaluating, _decorated],
+    mistakes=[
+        Mistake(_keeps_the_graphs, says="Each further batch keeps"),
+        Mistake(_number_but_graph, says="at its peak"),
+        Mistake(_stays_in_eval, says="still in eval mode"),
+        Mistake(_mean_of_means, says="the mean of three means"),
+        Mistake(_never_in_eval, says="not the mean over the ten images in eval mode"),
+        Mistake(_empties_the_cache, says="Each further batch keeps"),
+    ],
+    remember="eval for the numbers, no_grad for the memory, .item() for the sum, train() to go on.",
+)
+def mean_loss(model: nn.Module, batches: list) -> float:
+    """Repair: return the mean cross entropy over all images of `batches`, with the model in eval mode.
+
+    The model was in train mode, and is again afterwards. However many batches there are, no more memory is taken
+    than for one. The last batch is smaller than the others.
+    """
+    model.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for x, y in batches:
+            total += nn.functional.cross_entropy(model(x), y, reduction="sum").item()
+            count += len(y)
+    model.train()
+    return total / count
+
+
+# --- what_grows
+
+
+def _add_loss(total, loss, output):
+    return total + loss
+
+
+def _add_item(total, loss, output):
+    return total + loss.item()
+
+
+def _add_detached(total, loss, output):
+    return total + loss.detach()
+
+
+def _collect(total, loss, output):
+    return [*(total or []), output]
+
+
+def _collect_detached(total, loss, output):
+    return [*(total or []), output.detach()]
+
+
+def _add_after_backward(total, loss, output):
+    loss.backward()
+    return total + loss
+
+
+_KEEPS = {
+    "total += loss": _add_loss,
+    "total += loss.item()": _add_item,
+    "total += loss.detach()": _add_detached,
+    "outputs.append(output)": _collect,
+    "outputs.append(output.detach())": _collect_detached,
+    "loss.backward(); total += loss": _add_after_backward,
+}
+
+
+def check_what_grows(answer):
+    """The bytes of a small network's activations after 1, 2 and 4 batches, counted for each of the lines."""
+    said = as_names(answer(), _KEEPS)
+    model = SmallResNet().eval()
+    batches = [(images(), torch.randint(3, (4,))) for _ in range(4)]
+    for line, keep in _KEEPS.items():
+        growth = memory_growth(lambda some, keep=keep: _loop(model, some, keep), batches)
+        if growth.grows and line not in said:
+            text = f"With `{line}` each further batch keeps {growth.per_batch:,.0f} bytes."
+            raise Wrong(text, ask="What hangs on a tensor that has a `grad_fn`?")
+        if not growth.grows and line in said:
+            text = f"With `{line}` no activation of a batch is alive after it."
+            raise Wrong(text, ask="When are the activations of a batch let go, and who still asks for them?")
+
+
+def _loop(model: nn.Module, batches: list, keep) -> object:
+    total = 0
+    for x, y in batches:
+        output = model(x)
+        total = keep(total, F.cross_entropy(output, y), output)
+    return total
+
+
+def _grows_as_list():
+    return ["outputs.append(output)", "total += loss"]
+
+
+def _loss_after_backward_too():
+    return {"total += loss", "outputs.append(output)", "loss.backward(); total += loss"}
+
+
+def _lists_only():
+    return {"outputs.append(output)", "outputs.append(output.detach())"}
+
+
+def _detach_is_a_copy():
+    return {"total += loss", "outputs.append(output)", "outputs.append(output.detach())"}
+
+
+def _only_the_sum():
+    return {"total += loss"}
+
+
+@exercise(
+    check=check_what_grows,
+    hints=[
+        "A tensor with a `grad_fn` holds the graph that made it, and the graph the activations for backward.",
+        "`backward()` lets them go as it passes. What is then left of the graph is small.",
+        "`memory_growth` counts it: write a function that takes a list of batches and returns what it kept.",
+    ],
+    also_right=[_grows_as_list],
+    mistakes=[
+        Mistake(_loss_after_backward_too, says="With `loss.backward(); total += loss` no activation"),
+        Mistake(_lists_only, says="With `total += loss` each further batch keeps"),
+        Mistake(_detach_is_a_copy, says="With `outputs.append(output.detach())` no activation"),
+        Mistake(_only_the_sum, says="With `outputs.append(output)` each further batch keeps"),
+    ],
+    remember="Whoever keeps a tensor with a grad_fn keeps its graph; backward empties it.",
+)
+def what_grows() -> set[str]:
+    """Predict: with which of these lines in the loop do the *activations* of every batch stay in memory?
+
+        output = model(x); loss = cross_entropy(output, y)   # in eval mode, and nobody has said no_grad
+
+    "total += loss", "total += loss.item()", "total += loss.detach()", "outputs.append(output)",
+    "outputs.append(output.detach())", "loss.backward(); total += loss".
+    """
+    return {"total += loss", "outputs.append(output)"}
+
+
+# --- less_memory
+
+_ASK = "Which of them changes what is kept while the images go through, and which only tidies up?"
+_REASONS = {
+    "no graph": "",
+    "cache": "The peak was measured on the processor, where there is no such cache, and it was lower.",
+    "half": "No number became smaller: the outputs are those of before, bit for bit.",
+    "dropout": "Dropout was off before, too.",
+}
+
+
+def check_less_memory(answer):
+    """The peak of a validation of four batches, counted with each choice; the reason."""
+    value = answer()
+    if not isinstance(value, tuple | list) or len(value) != 2 or value[1] not in _REASONS:
+        raise Wrong(f"`{value!r}` is no choice and reason from the lists.", ask="Is the choice first?")
+    choice, reason = value
+    model = SmallResNet().eval()
+    batches = [images() for _ in range(4)]
+    ways = _ways(model)
+    if choice not in ways:
+        raise Wrong(f"`{choice!r}` is none of the choices.", ask="How are they called in the task?")
+    peaks = {way: memory_of(run, batches)[1] for way, run in ways.items()}
+    if peaks[choice] > min(peaks.values()):
+        text = f'With "{choice}" the peak is {peaks[choice]:,} bytes, and {peaks["nothing"]:,} without it.'
+        raise Wrong(text, ask=_ASK)
+    if _REASONS[reason]:
+        raise Wrong(f'The choice is right, "{reason}" is not why. {_REASONS[reason]}', ask=_ASK)
+
+
+def _ways(model: nn.Module) -> dict:
+    def plain(batches, tidy=lambda: None):
+        for x in batches:
+            output = model(x)
+            output.argmax(1)
+            tidy()
+
+    def deleted(batches):
+        for x in batches:
+            output = model(x)
+            output.argmax(1)
+            del output
+
+    return {
+        "nothing": plain,
+        "empty_cache": lambda batches: plain(batches, torch.cuda.empty_cache),
+        "del": deleted,
+        "eval": lambda batches: (model.eval(), plain(batches))[1],
+        "no_grad": lambda batches: torch.no_grad()(plain)(batches),
+    }
+
+
+def _less_as_list():
+    return ["no_grad", "no graph"]
+
+
+def _less_by_cache():
+    return "empty_cache", "cache"
+
+
+def _less_by_del():
+    return "del", "no graph"
+
+
+def _less_by_eval():
+    return "eval", "dropout"
+
+
+def _less_wrong_reason():
+    return "no_grad", "half"
+
+
+@exercise(
+    check=check_less_memory,
+    hints=[
+        "A peak is reached in the middle of a forward pass. What is alive then that is never asked for again?",
+        "`empty_cache` frees no tensor of yours: it hands memory that is free already to other programs.",
+    ],
+    also_right=[_less_as_list],
+    mistakes=[
+        Mistake(_less_by_cache, says='With "empty_cache" the peak is'),
+        Mistake(_less_by_del, says='With "del" the peak is'),
+        Mistake(_less_by_eval, says='With "eval" the peak is'),
+        Mistake(_less_wrong_reason, says="is not why. No number became smaller"),
+    ],
+    remember="Not keeping beats tidying up: no_grad for a validation.",
+)
+def less_memory() -> tuple[str, str]:
+    """Choose and justify: a validation, in eval mode already, runs out of memory. What lowers its peak most?
+
+    Choices: "empty_cache" (`torch.cuda.empty_cache()` after each batch), "del" (`del output` after each batch),
+    "eval" (`model.eval()` once more), "no_grad" (the loop inside `torch.no_grad()`).
+    Reasons: "no graph" (activations are let go as soon as the next layer has them), "cache" (free memory is
+    handed back), "half" (numbers of half the size), "dropout" (dropout takes memory). Return choice and reason.
+    """
+    return "no_grad", "no graph"

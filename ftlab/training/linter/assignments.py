@@ -1,0 +1,90 @@
+"""What an assignment in a training loop makes: an optimizer, a scheduler, a new head, an environment variable."""
+
+import ast
+from typing import TYPE_CHECKING
+
+from .roles import last, made_here
+
+if TYPE_CHECKING:
+    from .paths import Path
+
+NOTHING: frozenset[str] = frozenset()
+
+
+def made(path: "Path", name: str, value: ast.expr) -> None:
+    """Write down what was made under a name: an optimizer, a generator of parameters, a model with a softmax."""
+    text = ast.unparse(value)
+    word = last(value.func) if isinstance(value, ast.Call) else ""
+    if "param" in text and (isinstance(value, ast.GeneratorExp) or word in ("parameters", "filter", "map")):
+        path.generators[name] = (text, 0)
+    if not isinstance(value, ast.Call):
+        return
+    path.roles.made(name, word)  # one name may stand for several things, one after the other
+    if path.roles.of(name) == "model":
+        path.event("made", of=name)
+    _MADE.get(path.roles.of(name), _made_other)(path, name, value)
+
+
+def _made_optimizer(path: "Path", name: str, value: ast.Call) -> None:
+    if made_here(last(value.func), "optimizer") or ".parameters()" in ast.unparse(value):
+        path.event("optimizer", of=_root_of_parameters(path, value), name=name)
+
+
+def _made_scheduler(path: "Path", name: str, value: ast.Call) -> None:
+    path.schedulers[name] = ast.unparse(value)
+
+
+def _made_model(path: "Path", name: str, value: ast.Call) -> None:
+    """A model that ends in a softmax gives something else than logits."""
+    if last(value.func) == "Sequential" and value.args and isinstance(value.args[-1], ast.Call):
+        end = _ENDS.get(last(value.args[-1].func))
+        path.tags[f"{name}()"] = path.tag(NOTHING, end) if end else frozenset({"raw"})
+
+
+def _made_other(path: "Path", name: str, value: ast.Call) -> None:
+    if last(value.func) == "state_dict" and "best" in name:
+        path.say("best is a live view", name=name, model=path.text(value.func.value))
+
+
+_ENDS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+_MADE = {"optimizer": _made_optimizer, "scheduler": _made_scheduler, "model": _made_model}
+
+
+def _root_of_parameters(path: "Path", value: ast.Call) -> str | None:
+    for part in ast.walk(value):
+        if (
+            isinstance(part, ast.Call)
+            and last(part.func) == "parameters"
+            and isinstance(part.func, ast.Attribute)
+        ):
+            return path.text(part.func.value)
+    return None
+
+
+def head(path: "Path", target: ast.Attribute, value: ast.expr) -> None:
+    """Look at `model.fc = nn.Linear(...)`: the optimizer must be built after it."""
+    owner = path.text(target.value)
+    if not isinstance(value, ast.Call) or not (
+        made_here(last(value.func), "model") or path.roles.of(path.text(target)) == "model"
+    ):
+        return
+    for event in path.events:
+        if event.kind == "optimizer" and event.of and (owner == event.of or owner.startswith(f"{event.of}.")):
+            path.say("optimizer before the head", event.line, optimizer=event.name, model=event.of)
+
+
+def moved(path: "Path", model: str) -> None:
+    """Look at `model.to(device)`: the optimizer had better be built after it."""
+    for event in path.events:
+        if event.kind == "optimizer" and event.of == model:
+            path.say("optimizer before .to", event.line, model=model)
+
+
+def environment(path: "Path", target: ast.Subscript, value: ast.expr) -> None:
+    """Look at `os.environ["CUDA_VISIBLE_DEVICES"] = ...`."""
+    if "CUDA_VISIBLE_DEVICES" not in ast.unparse(target.slice):
+        return
+    if isinstance(value, ast.Constant) and not isinstance(value.value, str):
+        path.say("CUDA_VISIBLE_DEVICES is no string")
+    if "cuda" in path.where:
+        path.say("CUDA_VISIBLE_DEVICES too late")

@@ -1,0 +1,81 @@
+"""A source, and what is known of it before anybody goes through it: its functions, and which of them matter."""
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from .calls import KNOWN
+from .roles import Roles, last
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
+
+
+class Source:
+    r"""Hold a tree with its functions.
+
+    Attributes:
+        tree: The source.
+        roles: What its names stand for.
+        functions: By name; of two with one name the last.
+        methods: The names of those that are methods.
+        alive: The names of those in which something of a training happens.
+
+    Args:
+        tree: The source.
+        objects: What some of its names are known to be.
+
+    Example:
+        >>> source = Source(ast.parse("def f(): optimizer.step()\ndef g(): f()\ndef h(): print()"))
+        >>> sorted(source.alive)
+        ['f', 'g']
+    """
+
+    def __init__(self, tree: ast.Module, objects: dict[str, Any] | None = None) -> None:
+        self.tree, self.roles = tree, Roles(tree, objects)
+        self.functions = {node.name: node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)}
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        self.methods = {node.name for one in classes for node in one.body if isinstance(node, FUNCTIONS)}
+        self.alive = self._alive()
+
+    def _alive(self) -> set[str]:
+        used = {node.name: _called(node) for node in ast.walk(self.tree) if isinstance(node, FUNCTIONS)}
+        alive = {name for name, words in used.items() if self._trains(words)}
+        while more := {name for name, words in used.items() if name not in alive and words & alive}:
+            alive |= more
+        return alive
+
+    def _trains(self, words: set[str]) -> bool:
+        return any(word in KNOWN or self.roles.of(word) in ("model", "loss") for word in words)
+
+    def matters(self, node: ast.AST) -> bool:
+        """Say whether something of a training happens in there."""
+        words = _called(node)
+        return bool(words & self.alive) or self._trains(words)
+
+    def units(self) -> Iterator[tuple[list[ast.stmt], Any]]:
+        """Yield what runs by itself: the source, and each function that nothing in the source calls."""
+        yield [node for node in self.tree.body if not isinstance(node, DEFINITIONS)], None
+        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+        used |= {node.attr for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
+        outer = [node for node in _outer(self.tree) if node.name in self.alive]
+        for function in [node for node in outer if node.name not in used] or outer:
+            yield function.body, function
+
+
+def _called(node: ast.AST) -> set[str]:
+    """Return the last words of all that is called, or handed over, in there."""
+    calls = [part for part in ast.walk(node) if isinstance(part, ast.Call)]
+    words = {last(call.func) for call in calls}
+    return (
+        words | {arg.id for call in calls for arg in call.args if isinstance(arg, ast.Name)} if calls else words
+    )
+
+
+def _outer(tree: ast.AST) -> Iterator[Any]:
+    """Yield the functions and methods that stand in no other function."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, FUNCTIONS):
+            yield node
+        else:
+            yield from _outer(node)

@@ -1,0 +1,202 @@
+"""The panel of the lesson on training: a loop of blocks, also in the wrong order, and what that does."""
+
+from collections.abc import Sequence
+
+import ipywidgets as w
+from torch import Tensor, nn
+
+from ftlab.training import LoopReport, check_loop
+from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, run_blocks
+from ftlab.widgets.html import escape
+from ftlab.widgets.panel import Panel, Picture
+
+LOOPS = {
+    "the right loop": RIGHT,
+    "zero_grad forgotten": RIGHT[1:],
+    "zero_grad too late": (*RIGHT[1:4], "zero_grad", *RIGHT[4:]),
+    "step before backward": ("zero_grad", "forward", "loss", "step", "backward", "schedule"),
+    "clip after the step": ("zero_grad", "forward", "loss", "backward", "step", "clip", "schedule"),
+    "clip before backward": ("zero_grad", "forward", "loss", "clip", "backward", "step", "schedule"),
+    "schedule first": ("schedule", *RIGHT[:-1]),
+    "two steps": (*RIGHT[:5], "step", "step", "schedule"),
+    "softmax twice": (*RIGHT[:2], "softmax", *RIGHT[2:]),
+}
+_OWN = "a loop of your own"
+_LONGEST = 14  # lines; more than anybody needs
+
+
+class LoopPanel(Panel):
+    """Put the lines of a training loop in order, or out of it, and run it for three batches.
+
+    The model is not changed: the loop runs on a copy, and so does the right loop beside it.
+
+    The trap: a loop in the wrong order hardly ever raises. Look at the norms, the rates and the parameters.
+
+    Args:
+        model: Takes images to logits.
+        images: Images for three batches, or for one that is used three times if there are less than six.
+        targets: Their class numbers (N,).
+        lr: Learning rate.
+
+    Example:
+        >>> import torch
+        >>> panel = LoopPanel(nn.Linear(4, 2), torch.ones(6, 4), torch.tensor([0, 1] * 3))
+        >>> panel.lines.value = 0
+        >>> panel.drop.click()
+        >>> panel
+        6 lines, 1 slip: no zero_grad
+        >>> panel.start.value = "clip after the step"
+        >>> panel.run.click()
+        >>> len(panel.mine.losses)
+        3
+    """
+
+    title = "A loop of blocks"
+
+    def __init__(self, model: nn.Module, images: Tensor, targets: Tensor, *, lr: float = 0.05) -> None:
+        self.model, self.lr = model, lr
+        self.batches = _batches(images, targets)
+        self.blocks: list[str] = list(RIGHT)
+        self.chosen = 0
+        self.mine: LoopRun | None = None
+        self.right: LoopRun | None = None
+        self.start = w.Dropdown(options=[*LOOPS, _OWN], description="start from")
+        self.lines = w.Select(description="lines", rows=9)
+        self.lines.layout.width = "640px"
+        self.up, self.down = _button("Up", "arrow-up"), _button("Down", "arrow-down")
+        self.double, self.drop = _button("Double", "clone"), _button("Drop", "trash")
+        self.add = w.Dropdown(options=[(code, name) for name, code in BLOCKS.items()], description="new line")
+        self.add.layout.width = "640px"
+        self.insert = _button("Add", "plus")
+        self.words = w.HTML()
+        self.run = w.Button(description="Run three batches", icon="play")
+        self.run.layout.width = "190px"
+        self.numbers, self.picture = w.HTML(), Picture()
+        buttons = w.VBox([self.up, self.down, self.double, self.drop])
+        super().__init__(
+            self.start, w.HBox([self.lines, buttons]), w.HBox([self.add, self.insert]), self.words, self.run,
+            self.numbers, self.picture,
+        )  # fmt: skip
+        self.on(self.lines, self._choose)
+        self.on(self.start, lambda: self._set(LOOPS.get(self.start.value, self.blocks), 0))
+        self.on(self.up, lambda: self._move(-1))
+        self.on(self.down, lambda: self._move(1))
+        self.on(self.double, self._double)
+        self.on(self.drop, self._drop)
+        self.on(self.insert, self._insert)
+        self.on(self.run, self._run)
+
+    def report(self) -> LoopReport:
+        """Return what `check_loop` says about these lines."""
+        return check_loop(self.code())
+
+    def _choose(self) -> None:
+        self.chosen = self.lines.value or 0
+
+    def _set(self, blocks: Sequence[str], chosen: int) -> None:
+        self.blocks, self.chosen = list(blocks), max(0, min(chosen, len(blocks) - 1))
+        self.mine = None  # its numbers are those of another loop
+
+    def _move(self, by: int) -> None:
+        place, blocks = self.chosen + by, list(self.blocks)
+        if 0 <= place < len(blocks):
+            blocks[self.chosen], blocks[place] = blocks[place], blocks[self.chosen]
+            self._set(blocks, place)
+
+    def _double(self) -> None:
+        self._put(self.blocks[self.chosen : self.chosen + 1], self.chosen + 1)
+
+    def _insert(self) -> None:
+        self._put([self.add.value], self.chosen + 1)
+
+    def _put(self, new: list[str], place: int) -> None:
+        if len(self.blocks) + len(new) > _LONGEST:
+            raise ValueError(f"{_LONGEST} lines are enough for a loop; drop one first")
+        self._set([*self.blocks[:place], *new, *self.blocks[place:]], place)
+
+    def _drop(self) -> None:
+        self._set([*self.blocks[: self.chosen], *self.blocks[self.chosen + 1 :]], self.chosen)
+
+    def _run(self) -> None:
+        self.right = self.right or run_blocks(RIGHT, self.model, self.batches, lr=self.lr)
+        self.mine = run_blocks(self.blocks, self.model, self.batches, lr=self.lr)
+
+    def _render(self) -> None:
+        report = self.report()
+        marked = {one.line - FIRST for one in report.slips if one.line}
+        self.start.value = next((name for name, loop in LOOPS.items() if loop == tuple(self.blocks)), _OWN)
+        self.lines.options = [
+            (f"{'⚠' if place in marked else ' '} {place + 1}  {BLOCKS[name]}", place)
+            for place, name in enumerate(self.blocks)
+        ]
+        self.lines.value = self.chosen if self.blocks else None
+        self.words.value = _words(report)
+        self.numbers.value = _numbers(self.mine, self.right) if self.mine else ""
+        if self.mine:
+            figure = self.mine.plot(self.right)
+            self.picture.show(figure, figure.says)
+        else:
+            self.picture.value, self.picture.alt = "", ""
+
+    def describe(self) -> str:
+        """Return how many lines there are, what is wrong with them, and what three batches did."""
+        kinds = self.report().kinds
+        slips = (
+            f"{len(kinds)} slip{'s' * (len(kinds) > 1)}: {', '.join(kinds)}" if kinds else "nothing to object to"
+        )
+        line = f"{len(self.blocks)} line{'s' * (len(self.blocks) != 1)}, {slips}"
+        if self.mine and self.mine.distances:
+            moved = f"the parameters moved by {self.mine.distances[-1]:.2%}"
+            line += f"; after {len(self.mine.distances)} batches {moved}"
+        return line
+
+    def code(self) -> str:
+        """Return the loop as plain PyTorch; `model` and `batches` are the learner's."""
+        return loop_code(self.blocks, self.lr)
+
+
+def _button(text: str, icon: str) -> w.Button:
+    button = w.Button(description=text, icon=icon)  # a tooltip would take the place of its name
+    button.layout.width = "110px"
+    return button
+
+
+def _batches(images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    if len(images) != len(targets):
+        raise ValueError(f"{len(images)} images and {len(targets)} targets do not belong together")
+    if len(images) < 6:
+        return [(images, targets)] * 3
+    size = len(images) // 3
+    return [(images[i * size : (i + 1) * size], targets[i * size : (i + 1) * size]) for i in range(3)]
+
+
+def _words(report: LoopReport) -> str:
+    """Return what the linter says, a sentence per slip, in the numbers of the panel's lines."""
+    if not report.slips:
+        return "<p>✓ check_loop has nothing to object to.</p>"
+    items = "".join(
+        f"<li><b>{escape(one.kind)}</b>{f' (line {one.line - FIRST + 1})' if (one.line or 0) >= FIRST else ''}: "
+        f"{escape(one.why)}.<br>Repair: <code>{escape(one.repair)}</code></li>"
+        for one in report.slips
+    )
+    return f"<ul>{items}</ul>"
+
+
+def _numbers(mine: LoopRun, right: LoopRun) -> str:
+    """Return both runs as one table, batch by batch."""
+    heads = "".join(f"<th>{title}</th><th>right</th>" for title in COLUMNS.values())
+    rows = []
+    for place in range(len(right.losses)):
+        cells = []
+        for name in COLUMNS:
+            cells += [_cell(getattr(run, name), place, name) for run in (mine, right)]
+        rows.append(f"<tr><td>{place + 1}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    error = f'<p role="alert">⚠ {escape(mine.error)}</p>' if mine.error else ""
+    return f"<table><tr><th>batch</th>{heads}</tr>{''.join(rows)}</table>{error}"
+
+
+def _cell(values: list, place: int, name: str) -> str:
+    value = values[place] if place < len(values) else None
+    if value is None:
+        return "none"
+    return f"{value:.2%}" if name == "distances" else f"{value:.4g}"
