@@ -57,7 +57,7 @@ def sources() -> list[Source]:
         "emoji": data.emoji("val", transform=small),
         "other vendor": data.emoji("val", "twemoji", transform=small),
     }
-    return [source(near, emoji, (40, 15), (len(near), 8)), source(far, {"digits": third}, (50, 15), (600, 4))]
+    return [source(near, emoji, (40, 15), (len(near), 5)), source(far, {"digits": third}, (50, 15), (300, 6))]
 
 
 def source(train: Dataset, tests: dict[str, Dataset], few: tuple[int, int], many: tuple[int, int]) -> Source:

@@ -15,11 +15,12 @@ import torchvision
 from tqdm.auto import tqdm
 
 from ftlab.nearest import nearest
+from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
 from .declaring import Strategy
 from .drawing import Case
-from .running import Model, Run, run
+from .running import Model, Run, fresh, run
 
 if TYPE_CHECKING:
     from ftlab.plots import Picture
@@ -320,10 +321,9 @@ def _check(strategies: Sequence[Strategy], data: Mapping[str, Case], seeds: list
     names = [one.name for one in strategies]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two strategies are called {twice.pop()!r}; each needs a name of its own")
-    from .running import fresh
-
-    for strategy in strategies:
-        strategy.apply(fresh(model, strategy.pretrained, 2), 2)
+    with keep_random_state():
+        for strategy in strategies:
+            strategy.apply(fresh(model, strategy.pretrained, 2), 2)
 
 
 def here() -> dict[str, str]:
