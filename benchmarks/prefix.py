@@ -3,8 +3,8 @@
     python benchmarks/prefix.py [--model efficientnet_lite0] [--pixels 96] [--threads 1] [--rounds 3]
 
 Each row changes one thing against the row named "as `cached` does it". The variants take turns, and the best of
-the rounds counts; CPU time, so that other programs disturb less. `differs` is the largest difference from the plain
-model, beside the largest activation. The last rows are wall time: worker processes take it elsewhere.
+the rounds counts; CPU time, so that other programs disturb less. `differs` is the largest difference from the
+plain model, beside the largest activation. The last rows are wall time: worker processes take it elsewhere.
 """
 
 import argparse
