@@ -163,7 +163,9 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     return seen
 
 
-def _behind(model: nn.Module, graph: fx.Graph, ends: list[fx.Node], needed: set[fx.Node]) -> fx.GraphModule:
+def _behind(
+    model: nn.Module, graph: fx.Graph, ends: list[fx.Node | None], needed: set[fx.Node]
+) -> fx.GraphModule:
     smaller = fx.Graph()
     copies = {node: smaller.placeholder(f"kept_{place}") for place, node in enumerate(ends)}
     for node in graph.nodes:
@@ -195,9 +197,7 @@ def _behind_in_eval(model: nn.Module, after: list[str]) -> fx.GraphModule:
         model.eval()
         graph, names = trace(model)
     places = {name: node for node, name in names.items()}
-    if any(name not in places for name in after):
-        raise NotExactError("in eval mode the forward takes another way through the frozen part")
-    ends = [places[name] for name in after]
+    ends = [places.get(name) for name in after]  # a side branch may be there in train mode only
     _, needed = _frontier(graph, ends, lambda node: True)
     if any(node.op == "placeholder" for node in needed):
         raise NotExactError("in eval mode the forward takes another way through the frozen part")
