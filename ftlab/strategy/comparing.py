@@ -179,8 +179,10 @@ class Comparison:
         return f"{100 * self.mean(strategy, case):.1f}{spread}{mark}"
 
     def _title(self) -> str:
-        seeds = sorted({one.seed for one in self.runs})
-        many = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+        counts = sorted({len(self.of(one.strategy, one.case)) for one in self.runs})
+        many = "one seed" if counts == [1] else f"mean ± standard deviation over {counts[-1]} seeds"
+        if len(counts) > 1:
+            many = f"mean ± standard deviation over {counts[0]} to {counts[-1]} seeds"
         return f"accuracy in percent on test images, {many}"
 
     def _note(self) -> str:
