@@ -20,10 +20,12 @@ class Rest(nn.Module):
     def __init__(self, as_is: fx.GraphModule, in_eval: fx.GraphModule, shapes: list[torch.Size]) -> None:
         super().__init__()
         self.as_is, self.in_eval, self.shapes = as_is, in_eval, shapes
+        self.channels_last = False
 
     def forward(self, activations: Tensor) -> Any:
         """Return what the model gives for the images of these activations."""
-        return self.unpacked(*unpack(activations, self.shapes))
+        parts = unpack(activations, self.shapes)
+        return self.unpacked(*map(in_format, parts) if self.channels_last else parts)
 
     def unpacked(self, *activations: Tensor) -> Any:
         """Return the same for the activations of each place."""
@@ -109,6 +111,11 @@ def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     return [
         part.unflatten(1, shape) if shape else part.flatten() for part, shape in zip(parts, shapes, strict=True)
     ]
+
+
+def in_format(images: Tensor) -> Tensor:
+    """Return the same images with the channels last in memory; what is no image (N, C, H, W) stays as it is."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def pack(activations: tuple[Tensor, ...]) -> Tensor:
