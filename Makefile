@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 ARGS ?=
 
-.PHONY: lab test lint notebooks
+.PHONY: lab test lint notebooks bench
 .DELETE_ON_ERROR:
 
 lab: $(READY)  ## open the lessons in JupyterLab; ARGS="--no-browser --port 9000" is passed on
@@ -19,6 +19,9 @@ lint: $(READY)
 
 notebooks: $(READY)  ## run all lessons and store their outputs
 	$(BIN)/python notebooks/execute.py $(ARGS)
+
+bench: $(READY)  ## fine-tuning beside other tools, an hour; ARGS="--seeds 1 --rows head" is passed on
+	$(BIN)/python benchmarks/fine_tuning.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-TARGETS = ["lab", "test", "lint", "notebooks"]
+TARGETS = ["lab", "test", "lint", "notebooks", "bench"]
 
 needs_make = pytest.mark.skipif(
     os.name == "nt", reason="Windows has no make; the README has the lines without it"
@@ -41,12 +41,13 @@ def test_every_target_sets_up_the_environment_first(target):
         "test": "-m pytest",
         "lint": "ruff check",
         "notebooks": "notebooks/execute.py",
+        "bench": "benchmarks/fine_tuning.py",
     }
     assert setup < ran.index(work[target])
 
 
 @needs_make
-@pytest.mark.parametrize("target", ["lab", "test", "notebooks"])
+@pytest.mark.parametrize("target", ["lab", "test", "notebooks", "bench"])
 def test_arguments_are_passed_on(target):
     assert dry_run(target, "ARGS=--one --two 2").rstrip().endswith("--one --two 2")
 

@@ -152,6 +152,15 @@ def small_vit():
     )
 
 
+def test_a_side_branch_that_is_there_in_train_mode_only():
+    torch.manual_seed(0)
+    model = models.googlenet(weights=None, num_classes=3, init_weights=False, aux_logits=True)
+    hold(model, [name for name, _ in model.named_children() if name not in ("fc", "aux2", "dropout")])
+    trained, quick = both(model.double(), loader(pictures(4, 64), batch_size=2), epochs=2, lr=1e-4)
+    assert_same(trained)
+    assert "aux1.fc2" in quick.after  # in eval mode there is no such place
+
+
 def test_in_single_precision_ten_epochs_agree_up_to_rounding():
     model = hold(network(torch.float32), ["0", "1", "3"])
     batches = loader(pictures(dtype=torch.float32), batch_size=4, shuffle=True)

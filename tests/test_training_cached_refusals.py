@@ -214,6 +214,28 @@ def test_a_hook_is_still_called_or_the_model_refused():
     assert called == ["norm"]
 
 
+class Viewing(nn.Module):
+    """A depthwise network whose forward has a `view`, which refuses channels that lie last in memory."""
+
+    def __init__(self, takes):
+        super().__init__()
+        self.start = network()[0]
+        self.conv = nn.Conv2d(4, 4, 3, groups=4, padding=1)
+        self.head = nn.Linear(4 * 36, 2)
+        self.takes = takes
+
+    def forward(self, images):
+        features = self.conv(self.start(images))
+        return self.head(features.flatten(1) if self.takes else features.view(features.size(0), -1))
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_channels_go_last_only_where_the_rest_takes_it(takes):
+    found = quick(Viewing(takes))
+    assert found.model.channels_last == takes
+    assert found.model(next(iter(found.train))[0]).shape == (2, 2)
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         yield from pictures()

@@ -15,11 +15,12 @@ import torchvision
 from tqdm.auto import tqdm
 
 from ftlab.nearest import nearest
+from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
 from .declaring import Strategy
 from .drawing import Case
-from .running import Model, Run, run
+from .running import Model, Run, fresh, run
 
 if TYPE_CHECKING:
     from ftlab.plots import Picture
@@ -178,8 +179,10 @@ class Comparison:
         return f"{100 * self.mean(strategy, case):.1f}{spread}{mark}"
 
     def _title(self) -> str:
-        seeds = sorted({one.seed for one in self.runs})
-        many = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+        counts = sorted({len(self.of(one.strategy, one.case)) for one in self.runs})
+        many = "one seed" if counts == [1] else f"mean ± standard deviation over {counts[-1]} seeds"
+        if len(counts) > 1:
+            many = f"mean ± standard deviation over {counts[0]} to {counts[-1]} seeds"
         return f"accuracy in percent on test images, {many}"
 
     def _note(self) -> str:
@@ -320,10 +323,9 @@ def _check(strategies: Sequence[Strategy], data: Mapping[str, Case], seeds: list
     names = [one.name for one in strategies]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two strategies are called {twice.pop()!r}; each needs a name of its own")
-    from .running import fresh
-
-    for strategy in strategies:
-        strategy.apply(fresh(model, strategy.pretrained, 2), 2)
+    with keep_random_state():
+        for strategy in strategies:
+            strategy.apply(fresh(model, strategy.pretrained, 2), 2)
 
 
 def here() -> dict[str, str]:

@@ -10,12 +10,12 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from ftlab.learning_rates.decay import depths
 from ftlab.random_state import keep_random_state
 from ftlab.surgery import head_names
-from ftlab.training import cached, evaluate, fit, loader
+from ftlab.training import cached, fit, loader
 from ftlab.training.caching.activations import CachedLoader
 
 from .declaring import BODY, HEAD, Strategy
 from .drawing import draw
-from .running import Model, Run, batches, fresh, memory
+from .running import Model, Run, accuracy_on, batches, fresh, memory
 
 
 class DepthTrials:
@@ -50,7 +50,8 @@ class DepthTrials:
         if list(train.classes) != list(test.classes):
             raise ValueError(f"the classes of train and test differ: {train.classes[:3]} and {test.classes[:3]}")
         self.train, self.test = train, test
-        self.model = fresh(model, True, len(train.classes))
+        with keep_random_state():
+            self.model = fresh(model, True, len(train.classes))
         self.blocks = [label for label, _ in depths(self.model)]
         self.head = head_names(self.model)[-1]
         self._before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -105,17 +106,17 @@ class DepthTrials:
         self._restore(seed)
         optimizer, before_epoch = strategy.apply(self.model, epochs)
         model, train, test = self._from(depth, should_stop)
-        start = time.perf_counter()
+        start = time.process_time()
         places = None if images is None else draw(self.train, images, seed).indices
         chosen = train if places is None else Subset(train, places)
         history = fit(
             model, batches(chosen), epochs=epochs, optimizer=optimizer, seed=seed, progress=False, cache=False,
             on_epoch_start=[before_epoch, on_epoch], should_stop=should_stop,
         )  # fmt: skip
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         if history.stopped and not history.stopped.startswith("the loss became"):
             raise KeyboardInterrupt(history.stopped)
-        accuracy = evaluate(model, loader(test, batch_size=64), progress=False).accuracy
+        accuracy = accuracy_on(model, test, should_stop)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         note, size = history.stopped, memory(model, chosen)
         return Run(strategy.name, "", seed, len(chosen), accuracy, seconds, size, trained, note)

@@ -25,8 +25,9 @@ def heat(found: "Comparison") -> "Picture":
             axes.text(column, row, "not run", ha="center", va="center", fontsize=8, color="gray")
             continue
         best = found.is_marked(strategy, case)
-        text = f"{100 * values[row, column]:.0f} ± {100 * found.spread(strategy, case):.0f}{' *' if best else ''}"
-        color = "white" if values[row, column] > 0.55 else "black"
+        spread = f" ± {100 * found.spread(strategy, case):.0f}" if len(found.of(strategy, case)) > 1 else ""
+        text = f"{100 * values[row, column]:.0f}{spread}{' *' if best else ''}"
+        color = "white" if values[row, column] > 0.6 else "black"
         weight = "bold" if best else "normal"
         axes.text(column, row, text, ha="center", va="center", fontsize=9, color=color, weight=weight)
     axes.set_xticks(range(len(cases)), [case.replace(", ", "\n") for case in cases], fontsize=8)

@@ -88,7 +88,7 @@ def _names(model: nn.Module) -> list[str]:
     """Return the places that the forward pass has in both modes, in order."""
     with keep_modes(model):
         try:
-            train, evaluation = get_graph_node_names(model, _leaves(model), suppress_diff_warning=True)
+            train, evaluation = get_graph_node_names(model, leaves(model), suppress_diff_warning=True)
         except Exception as error:
             raise ValueError(
                 f"torch.fx cannot trace the forward of this {type(model).__name__} ({type(error).__name__}: "
@@ -102,7 +102,7 @@ def _outer(names: list[str], depth: int) -> list[str]:
     return list(dict.fromkeys(".".join(name.split(".")[:depth]) for name in names))
 
 
-def _leaves(model: nn.Module) -> dict[str, Any]:
+def leaves(model: nn.Module) -> dict[str, Any]:
     """Say that a layer without layers inside is taken as it is, whoever wrote it."""
     kinds = {type(module) for module in model.modules() if not list(module.children())}
     return {"leaf_modules": [kind for kind in kinds if kind is not type(model)]}
@@ -110,7 +110,7 @@ def _leaves(model: nn.Module) -> dict[str, Any]:
 
 def _extract(model: nn.Module, nodes: dict[str, str]) -> Any:
     with keep_modes(model):  # it puts every module into the mode of the outermost one
-        return create_feature_extractor(model, nodes, tracer_kwargs=_leaves(model), suppress_diff_warning=True)
+        return create_feature_extractor(model, nodes, tracer_kwargs=leaves(model), suppress_diff_warning=True)
 
 
 def _output(graph: fx.Graph) -> fx.Node:

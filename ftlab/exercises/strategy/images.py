@@ -4,7 +4,6 @@ import random
 from collections import Counter
 
 import torch
-from torch import Tensor
 
 from ftlab.exercises.core import Mistake, Wrong, exercise
 
@@ -200,7 +199,7 @@ def _upside_down(train, test):
     remember="Look for the same picture on both sides before you believe an accuracy; a mirror image is the same "
     "picture too.",
 )
-def seen_before(train: Tensor, test: Tensor) -> list[int]:
+def seen_before(train: torch.Tensor, test: torch.Tensor) -> list[int]:
     """Write: return the positions of the test images that are training images too, or their mirror images.
 
     Both are tensors of images, (N, 3, H, W).

@@ -18,9 +18,9 @@ from ftlab.table import Table
 from ftlab.training.caching import images as data
 from ftlab.training.caching import store
 from ftlab.training.caching.activations import Activations, CachedLoader
-from ftlab.training.caching.folding import fast, in_format
+from ftlab.training.caching.folding import fast, prefers_channels_last
 from ftlab.training.caching.held import Held, fingerprint
-from ftlab.training.caching.prefix import pack, refuse_what_cannot_be_split, split
+from ftlab.training.caching.prefix import in_format, pack, refuse_what_cannot_be_split, split
 from ftlab.training.caching.proof import prove
 from ftlab.training.caching.walk import NotExactError
 
@@ -166,6 +166,8 @@ class Cache:
         self.parts = split(self.model, few)
         activations = prove(self.model, self.parts, few)
         self.prefix = fast(self.parts.prefix, few, activations)
+        rest = self.parts.rest
+        rest.channels_last = prefers_channels_last(self.model, rest, activations)
         self.held = Held(self.model, self.parts)
         packed = pack(activations)
         self.shape, self.dtype, self.device = packed.shape[1:], packed.dtype, device

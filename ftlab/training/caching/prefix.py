@@ -20,10 +20,12 @@ class Rest(nn.Module):
     def __init__(self, as_is: fx.GraphModule, in_eval: fx.GraphModule, shapes: list[torch.Size]) -> None:
         super().__init__()
         self.as_is, self.in_eval, self.shapes = as_is, in_eval, shapes
+        self.channels_last = False
 
     def forward(self, activations: Tensor) -> Any:
         """Return what the model gives for the images of these activations."""
-        return self.unpacked(*unpack(activations, self.shapes))
+        parts = unpack(activations, self.shapes)
+        return self.unpacked(*map(in_format, parts) if self.channels_last else parts)
 
     def unpacked(self, *activations: Tensor) -> Any:
         """Return the same for the activations of each place."""
@@ -111,6 +113,11 @@ def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     ]
 
 
+def in_format(images: Tensor) -> Tensor:
+    """Return the same images with the channels last in memory; what is no image (N, C, H, W) stays as it is."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
 def pack(activations: tuple[Tensor, ...]) -> Tensor:
     """Return one tensor with the activations of all places, a row per image.
 
@@ -163,7 +170,9 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     return seen
 
 
-def _behind(model: nn.Module, graph: fx.Graph, ends: list[fx.Node], needed: set[fx.Node]) -> fx.GraphModule:
+def _behind(
+    model: nn.Module, graph: fx.Graph, ends: list[fx.Node | None], needed: set[fx.Node]
+) -> fx.GraphModule:
     smaller = fx.Graph()
     copies = {node: smaller.placeholder(f"kept_{place}") for place, node in enumerate(ends)}
     for node in graph.nodes:
@@ -195,9 +204,7 @@ def _behind_in_eval(model: nn.Module, after: list[str]) -> fx.GraphModule:
         model.eval()
         graph, names = trace(model)
     places = {name: node for node, name in names.items()}
-    if any(name not in places for name in after):
-        raise NotExactError("in eval mode the forward takes another way through the frozen part")
-    ends = [places[name] for name in after]
+    ends = [places.get(name) for name in after]  # a side branch may be there in train mode only
     _, needed = _frontier(graph, ends, lambda node: True)
     if any(node.op == "placeholder" for node in needed):
         raise NotExactError("in eval mode the forward takes another way through the frozen part")

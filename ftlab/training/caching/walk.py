@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from ftlab.modes.mapping import HOLDS, PASSES, effect_of
 from ftlab.random_state import keep_random_state
-from ftlab.surgery.cutting import _leaves
+from ftlab.surgery.cutting import leaves
 
 
 class NotExactError(ValueError):
@@ -22,7 +22,7 @@ class NotExactError(ValueError):
 
 def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     """Return the graph of the forward pass in the modes as they are, and the name of each place."""
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), **_leaves(model))
+    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), **leaves(model))
     try:
         graph = tracer.trace(model)
     except Exception as error:
