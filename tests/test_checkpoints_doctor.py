@@ -146,8 +146,8 @@ def strange(folder: Path) -> dict[str, object]:
 
 
 STRANGE = ["missing", "a folder", "a folder in place of a file", "a device", "a pipe", "no permission",
-           "a link to itself", "a link to nothing", "a file as a folder", "control characters", "no text", "nothing",
-           "a zero byte", "very long", "a program", "this test", "/proc"]  # fmt: skip
+           "a link to itself", "a link to nothing", "a file as a folder", "control characters", "no text",
+           "nothing", "a zero byte", "very long", "a program", "this test", "/proc"]  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the strange files are Linux's")
