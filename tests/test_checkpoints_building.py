@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"does not fit this Linear; ftlab.checkpoints.diagnose.*says why"):
         build(lambda: nn.Linear(3, 2), tmp_path / "x.pt")
     torch.save(OwnBuffer().state_dict(), tmp_path / "x.pt")
-    with pytest.raises(ValueError, match="'mask' is a buffer that is in no file.*load_into"):
+    with pytest.raises(ValueError, match=r"'mask' is a buffer that is in no file.*load_into"):
         build(OwnBuffer, tmp_path / "x.pt")
     with pytest.raises(FileNotFoundError):
         build(OwnBuffer, tmp_path / "nowhere.pt")
