@@ -100,6 +100,12 @@ class Ablation:
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 
+    def plot(self):
+        """Return a picture: a bar per part, as long as the model is off without it."""
+        from .picture import draw
+
+        return draw(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return each result as plain values, by part."""
         return {part: result.to_dict() for part, result in self.results.items()}
