@@ -2,12 +2,12 @@
 
     python benchmarks/checkpoints.py [--large]
 
-The files have 100 tensors and 50 MB; with --large 5 GB more, as a sparse file that takes no room on the disk, and
-of which torch.load still makes 5 GB of memory. Each way runs in a process of its own. "seconds" is the work,
-without importing; "process" is all of it, from the start of Python to its end: what somebody waits for who calls a
-command. "rose by" is by how much the memory of the process rose at its peak while it worked, mapped pages included,
-as Linux counts it. safetensors is no dependency of ftlab; without it that line is left out. A sparse file has no
-right checksums: the ways that compare them are left out for it.
+The files have 100 tensors and 50 MB; with --large 5 GB more, as a sparse file that takes no room on the disk,
+and of which torch.load still makes 5 GB of memory. Each way runs in a process of its own. "seconds" is the work,
+without importing; "process" is all of it, from the start of Python to its end: what somebody waits for who calls
+a command. "rose by" is by how much the memory of the process rose at its peak while it worked, mapped pages
+included, as Linux counts it. safetensors is no dependency of ftlab; without it that line is left out. A sparse
+file has no right checksums: the ways that compare them are left out for it.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, GlobalInfo, Place
 
 from .bounds import DIRECTORY, Broken, Window, damaged, too_large
-from .content import Content
+from .makers import Content
 from .notes import note_content, note_names, raise_rest
 from .pickles import read_pickle
 from .verdicts import Verdict
