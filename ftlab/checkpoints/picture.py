@@ -23,7 +23,8 @@ def draw(ablation: "Ablation") -> "Picture":
         axes.text(
             max(gap, smallest) * 1.1, place, f"{gap:.2g}" if gap else "none: bit-exact", va="center", fontsize=8
         )
-    axes.set_yticks(range(len(gaps)), [f"without {part}" for part in gaps], fontsize=8)
+    labels = ["the whole checkpoint" if part == "nothing" else f"without {part}" for part in gaps]
+    axes.set_yticks(range(len(gaps)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("largest difference between two numbers of the model, at the end")
     axes.spines[["top", "right"]].set_visible(False)
