@@ -45,9 +45,9 @@ _NEXT = "Check the names that were given, and who may read the file."
 def _alone(info: CheckpointInfo) -> tuple[list[Finding], str, str]:
     findings = info.problems if not info.whole else file_findings(info) + name_findings(info)
     keys = next(iter(models_of(info)), None)
-    fix = reading(info, keys) if info.whole and keys is not None else ""
-    said = [f"{one.kind}: {one.seen}.\n  {one.means}" for one in findings]
-    return findings, fix, "\n\n".join([repr(info), *said, *filter(None, [fix])])
+    readable = info.whole and keys is not None
+    fix = "\n".join(filter(None, [reading(info, keys), *(one.fix for one in findings)])) if readable else ""
+    return findings, fix, "\n\n".join([repr(info), *map(str, findings), *filter(None, [fix])])
 
 
 def _with_model(info: CheckpointInfo, name: str, classes: int) -> tuple[list[Finding], str, str]:

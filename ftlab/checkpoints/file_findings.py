@@ -36,7 +36,7 @@ def _folder(info: CheckpointInfo) -> Finding | None:
 def _dangerous(info: CheckpointInfo) -> Finding | None:
     if not info.dangerous:
         return None
-    names = "; ".join(f"{one.use or one.name} {one.why}" for one in info.dangerous[:3])
+    names = "; ".join(f"{one.use or one.name}, which {one.why}" for one in info.dangerous[:3])
     return Finding(
         "dangerous",
         f"the file asks for {names}",

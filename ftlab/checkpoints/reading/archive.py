@@ -42,7 +42,7 @@ def read_archive(file: BinaryIO, info: CheckpointInfo, checksums: bool) -> None:
     folder = inside.rpartition("/")[0]
     _place(file, info, content, members, folder)
     if checksums and info.whole:
-        _check(archive)
+        _check(archive, info)
     raise_rest(pickle, content, info)
 
 
@@ -176,10 +176,11 @@ def _owner(info: CheckpointInfo, key: str) -> str:
     return next((tensor.key for tensor in info.tensors if tensor.storage == key), key)
 
 
-def _check(archive: zipfile.ZipFile) -> None:
+def _check(archive: zipfile.ZipFile, info: CheckpointInfo) -> None:
     """Read every member and compare its checksum; torch.load does not."""
     for name in _bad_members(archive):
-        raise damaged(f"{name} has been changed: its checksum is not the one that was written with it")
+        owner = f" ({_owner(info, name.rpartition('/')[2])!r})" if "/data/" in name else ""
+        raise damaged(f"{name}{owner} has been changed: its checksum is not the one that was written with it")
 
 
 def _bad_members(archive: zipfile.ZipFile) -> Iterator[str]:
