@@ -53,7 +53,8 @@ def main(name: str = "vit_l_16") -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.pt")
         # in a process of its own: a child inherits the highest memory of its parent
-        write = f"import torch, torchvision as tv; torch.save(tv.models.get_model({name!r}).state_dict(), {str(path)!r})"
+        model = f"torchvision.models.get_model({name!r})"
+        write = f"import torch, torchvision; torch.save({model}.state_dict(), {str(path)!r})"
         subprocess.run([sys.executable, "-c", write], check=True)
         size = path.stat().st_size / 2**20
         for way in WAYS:

@@ -38,7 +38,7 @@ class Table:
             self.rows, self.headers, tablefmt="html", intfmt=",", floatfmt=".4g", missingval=""
         )  # escapes
         title = f"<p><b>{escape(self.title)}</b></p>" if self.title else ""
-        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        note = f"<p>{escape(self.note)}</p>".replace("\n", "<br>") if self.note else ""
         return f"{title}{body}{note}"
 
     def __len__(self) -> int:

@@ -251,6 +251,37 @@ def test_square_weights_are_turned_along_with_the_others():
     assert same(diagnosis.model, model)
 
 
+def test_a_file_without_the_head_leaves_it_random_and_says_so():
+    state = {key: value for key, value in net().state_dict().items() if not key.startswith("2.")}
+    diagnosis = diagnose(state, fresh())
+    assert [finding.kind for finding in diagnosis.findings] == ["missing"]
+    assert set(diagnosis.apply().kept) == {"2.weight", "2.bias"}
+
+
+def test_a_part_that_only_the_file_has_is_left_out_and_named():
+    diagnosis = diagnose({**net().state_dict(), "box.weight": torch.ones(2, 2)}, fresh())
+    assert [finding.kind for finding in diagnosis.findings] == ["unused"]
+    assert diagnosis.unused == ["box.weight"]
+    assert same(run(diagnosis, fresh(), {**net().state_dict(), "box.weight": torch.ones(2, 2)}), net())
+
+
+def test_counters_that_old_files_do_not_have_are_no_finding():
+    state = {key: value for key, value in net().state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert not diagnose(state, fresh())
+    assert not diagnose(net().state_dict(), fresh()).unloaded
+
+
+def test_an_average_beside_the_model_under_another_prefix_is_named():
+    state = net().state_dict()
+    held = {
+        **{f"model.{k}": v for k, v in state.items()},
+        **{f"ema_model.module.{k}": v for k, v in state.items()},
+    }
+    diagnosis = diagnose(held, fresh())
+    assert [finding.kind for finding in diagnosis.findings] == ["prefix", "ema"]
+    assert same(run(diagnosis, fresh(), held), net())
+
+
 # Renaming
 
 
@@ -271,16 +302,21 @@ def test_gamma_and_beta_are_names_of_leaves():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
+            self.scale = nn.Parameter(torch.ones(7))
             self.a, self.b, self.c = nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 4)
 
     words = {"a": "first", "b": "second", "c": "third"}
     leaves = {"b.weight": "gamma", "b.bias": "beta"}
     model = Net()
-    state = {f"{words[k[0]]}.{leaves.get(k, k[2:])}": value for k, value in model.state_dict().items()}
+    parts = {key: value for key, value in model.state_dict().items() if key != "scale"}
+    state = {"factor": model.scale.detach() + 1}
+    state |= {f"{words[k[0]]}.{leaves.get(k, k[2:])}": value for k, value in parts.items()}
     diagnosis = diagnose(state, Net())
     assert diagnosis.findings[0].kind == "renamed"
     diagnosis.apply()
-    assert same(diagnosis.model, model)
+    assert torch.equal(diagnosis.model.scale, state["factor"])
+    assert torch.equal(diagnosis.model.b.weight, model.b.weight)
+    assert torch.equal(diagnosis.model.c.bias, model.c.bias)
 
 
 # Other models

@@ -141,6 +141,8 @@ def test_leaving_out_a_part_is_seen_each_time():
     assert rows["optimizer"]["step"] == 3  # the first step after resuming that moves
     assert rows["parameters"]["step"] == 2  # as soon as it is loaded
     assert "left out" in repr(result)
+    assert ", optimizer: " in repr(result.plot())
+    assert result.plot()._repr_png_()
     assert "<table" in result._repr_html_()
 
 
@@ -278,6 +280,31 @@ def test_what_does_not_fit_changes_nothing(tmp_path, wrong):
     assert all(torch.equal(value, weights[name]) for name, value in other.model.state_dict().items())
     assert all(str(value) == before[name] for name, value in (other.state() if before else {}).items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_interrupt_leaves_nothing_half_restored(tmp_path, monkeypatch):
+    run, other = maker("AdamW", "StepLR")(), maker("AdamW", "StepLR")()
+    run.step(0)
+    checkpoints.save(tmp_path / "x.pt", **run.parts())
+    before = {name: str(value) for name, value in other.state().items()}
+
+    def interrupt(self, state):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(schedulers.StepLR, "load_state_dict", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.restore(tmp_path / "x.pt", **other.parts())
+    assert {name: str(value) for name, value in other.state().items()} == before
+
+
+def test_a_stale_optimizer_is_not_saved(tmp_path):
+    run = maker("AdamW")()
+    run.model[4] = nn.Linear(8, 4)
+    with pytest.raises(
+        ValueError, match=r"2 of the optimizer's 6 parameters are not in the model.*Build it again"
+    ):
+        checkpoints.save(tmp_path / "x.pt", **run.parts())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_dict_alone_is_recognised(tmp_path):

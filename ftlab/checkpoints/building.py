@@ -21,7 +21,7 @@ def build(make_model: Callable[[], nn.Module], path: str | os.PathLike) -> nn.Mo
     own; they are read from the disk when they are first used. Weights that were tied are tied again.
 
     The trap: the parameters have the dtype of the file, be it float16. And with plain
-    `load_state_dict(assign=True)` tied weights become two, and an optimizer that was built before has the old ones.
+    `load_state_dict(assign=True)` tied weights become two, and an optimizer built before has the old ones.
 
     Args:
         make_model: Makes the model, such as `lambda: ftlab.pretrained.load("resnet50", weights=None)`.
@@ -56,8 +56,8 @@ def build(make_model: Callable[[], nn.Module], path: str | os.PathLike) -> nn.Mo
     empty = [name for name, tensor in named_tensors(model).items() if tensor.is_meta]
     if empty:
         raise ValueError(
-            f"{empty[0]!r} is a buffer that is in no file: the model makes it itself. Build the model plainly and "
-            "use load_into(model, path)"
+            f"{empty[0]!r} is a buffer that is in no file: the model makes it itself. Build the model plainly "
+            "and use load_into(model, path)"
         )
     return model
 

@@ -17,7 +17,7 @@ SHOWN = 5
 
 @dataclass
 class Diagnosis:
-    """The result of `diagnose`; its repr is a table of the findings, with the code that loads the file.
+    """The result of `diagnose`; its repr has the findings, and the code that loads the file.
 
     Attributes:
         findings: In the order in which their fixes run; empty if the file fits as it is.
@@ -76,7 +76,7 @@ class Diagnosis:
         }
 
     def __repr__(self) -> str:
-        return repr(self.table())
+        return "\n\n".join(filter(None, [self._title(), *map(str, self.findings), self._note()]))
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()

@@ -27,26 +27,27 @@ def examine(file: str, model: str = "", classes: int = 0, *, as_json: bool = Fal
         >>> print(code, text)
         2 not there.pt cannot be read: there is no such file
     """
-    try:
+    failing = "cannot be read"
+    try:  # a doctor that breaks down over a patient helps nobody
         info = inspect(file, checksums=True)
+        failing = f"cannot be compared with {model!r}"
         findings, fix, words = _with_model(info, model, classes) if model and info.whole else _alone(info)
-    except Exception as error:  # a doctor that breaks down over a patient helps nobody
-        said = f"{file} cannot be read: {_why(error)}"
-        info, findings = CheckpointInfo(Path(file), whole=False), [Finding("unreadable", said, _NEXT)]
-        fix, words = "", said
+    except Exception as error:
+        words, fix = f"{file} {failing}: {_why(error)}", ""
+        info, findings = CheckpointInfo(Path(file), whole=False), [Finding("unreadable", words, _NEXT)]
     code = UNREADABLE if not info.whole else FINDINGS if findings else FINE
     return code, json.dumps(_as_dict(info, findings, fix), indent=2) if as_json else printable(words)
 
 
-_NEXT = "Check the name that was given, and who may read it."
+_NEXT = "Check the names that were given, and who may read the file."
 
 
 def _alone(info: CheckpointInfo) -> tuple[list[Finding], str, str]:
     findings = info.problems if not info.whole else file_findings(info) + name_findings(info)
     keys = next(iter(models_of(info)), None)
-    fix = reading(info, keys) if info.whole and keys is not None else ""
-    said = [f"{one.kind}: {one.seen}.\n  {one.means}" for one in findings]
-    return findings, fix, "\n\n".join([repr(info), *said, *filter(None, [fix])])
+    readable = info.whole and keys is not None
+    fix = "\n".join(filter(None, [reading(info, keys), *(one.fix for one in findings)])) if readable else ""
+    return findings, fix, "\n\n".join([repr(info), *map(str, findings), *filter(None, [fix])])
 
 
 def _with_model(info: CheckpointInfo, name: str, classes: int) -> tuple[list[Finding], str, str]:

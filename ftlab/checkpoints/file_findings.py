@@ -1,5 +1,7 @@
 """Findings about a file as it is, without a model and without torch: its pickle, its devices, its names."""
 
+from collections.abc import Iterable
+
 from .info import CheckpointInfo, Finding, models_of
 from .reading.verdicts import Verdict
 
@@ -34,7 +36,7 @@ def _folder(info: CheckpointInfo) -> Finding | None:
 def _dangerous(info: CheckpointInfo) -> Finding | None:
     if not info.dangerous:
         return None
-    names = "; ".join(f"{one.use or one.name} {one.why}" for one in info.dangerous[:3])
+    names = "; ".join(f"{one.use or one.name}, which {one.why}" for one in info.dangerous[:3])
     return Finding(
         "dangerous",
         f"the file asks for {names}",
@@ -123,6 +125,10 @@ def _without_model(info: CheckpointInfo) -> Finding:
 
 
 NO_WEIGHTS = "It has momenta and learning rates, and no weights. Look for another file beside it, with the model."
+AVERAGE = (
+    "One of them is an average over the steps of training (EMA). It is usually the more accurate one to predict "
+    "with; the other one is the one to train on with. To take the other, put its name in place."
+)
 NO_NAMES = "There are no named tensors in it that could belong to a model."
 WRAPPERS = {
     "module.": "nn.DataParallel or DistributedDataParallel, or an averaged model",
@@ -132,6 +138,11 @@ WRAPPERS = {
     "model.": "a trainer such as Lightning's, which keeps the model in self.model",
     "backbone.": "a larger model, which has this one as its backbone",
 }
+
+
+def is_average(keys: Iterable[str]) -> bool:
+    """Return whether an entry is named like an average of weights."""
+    return any(word in key.lower() for key in keys for word in ("ema", "average", "shadow", "swa", "teacher"))
 
 
 def wrapped_by(prefix: str) -> str:

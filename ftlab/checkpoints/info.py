@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from ftlab.table import Table
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHOWN = 12  # rows of a long table
+WIDTH = 100  # characters of a line of a finding
+_IN = "    "
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,12 @@ class Finding:
     seen: str
     means: str
     fix: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"seen: {self.seen}", f"means: {self.means}"]
+        return "\n".join(
+            [self.kind, *(fill(line, WIDTH, initial_indent=_IN, subsequent_indent=_IN) for line in lines)]
+        )
 
 
 @dataclass

@@ -36,7 +36,7 @@ def inspect(path: str | PathLike, *, checksums: bool = False) -> CheckpointInfo:
         >>> from ftlab.pretrained.lite import weights_file
         >>> info = inspect(weights_file())
         >>> info.format, info.whole, len(info.tensors), info.tensors[0].name, info.tensors[0].shape
-        ('torch old', True, 310, '_conv_stem.weight', (32, 3, 3, 3))
+        ('torch old', True, 296, '_conv_stem.weight', (32, 3, 3, 3))
     """
     path = Path(path).expanduser()
     mode = path.stat().st_mode

@@ -64,6 +64,7 @@ def optimizer_names(model: nn.Module, optimizer: Optimizer) -> list[list[str]]:
     if strangers:
         raise ValueError(
             f"{strangers} of the optimizer's {sum(map(len, groups))} parameters are not in the model; was a head "
-            "replaced, or the model loaded with assign=True, after the optimizer was built? Build it again"
+            "replaced, or the model loaded with assign=True, after the optimizer was built? Build it again. If "
+            "it rightly owns others too, save its state_dict() yourself, in extra"
         )
     return groups

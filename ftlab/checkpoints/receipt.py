@@ -137,6 +137,7 @@ def load_into(
         FileNotFoundError: There is no such file.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(2, 3)
         >>> load_into(model, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}).changed_elements
         1.0

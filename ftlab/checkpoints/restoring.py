@@ -73,9 +73,11 @@ def restore(
         _set_gradients(model, checkpoint.get("gradients"))
         name = "random_state"
         set_random_state(checkpoint.get("random_state", {}))
-    except Exception as error:
+    except BaseException as error:  # also Ctrl-C: nothing is ever left half restored
         before.restore()
         set_random_state(random)
+        if not isinstance(error, Exception):
+            raise
         raise ValueError(_does_not_fit(name, error)) from error
     return checkpoint
 

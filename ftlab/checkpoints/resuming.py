@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Resume:
         )
 
     def _repr_html_(self) -> str:
-        return Table(["resume"], [[repr(self)]])._repr_html_()
+        return f"<p>{escape(repr(self))}</p>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain values."""
@@ -98,6 +99,12 @@ class Ablation:
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
+
+    def plot(self):
+        """Return a picture: a bar per part, as long as the model is off without it."""
+        from .picture import draw
+
+        return draw(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return each result as plain values, by part."""

@@ -36,8 +36,7 @@ def _read(info: CheckpointInfo, tensor: TensorInfo, storages: dict) -> "Tensor":
     if place is None or tensor.kind not in ("dense", "array"):
         raise ValueError(f"{tensor.key!r} of {info.path} is {tensor.kind}, or not stored as plain numbers")
     if tensor.storage not in storages:
-        data = _bytes(place)
-        storages[tensor.storage] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else None
+        storages[tensor.storage] = _bytes(place).untyped_storage()
     dtype = getattr(torch, tensor.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(
@@ -62,7 +61,7 @@ def _joined(info: CheckpointInfo, tensor: TensorInfo) -> "Tensor":
     whole = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype))
     filled = 0
     for place, corner in info.pieces.get(tensor.storage, []):
-        piece = _load(info, io.BytesIO(_bytes(place)))
+        piece = _load(info, io.BytesIO(_bytes(place).numpy()))
         ranges = tuple(slice(at, at + size) for at, size in zip(corner, piece.shape, strict=False))
         whole[ranges] = piece
         filled += piece.numel()
@@ -81,12 +80,13 @@ def _load(info: CheckpointInfo, file: Path | io.BytesIO) -> Any:
         raise ValueError(f"{info.path} cannot be loaded: {str(error)[:200]}") from error
 
 
-def _bytes(place: Place) -> bytearray:
+def _bytes(place: Place) -> "Tensor":
+    """Return the bytes of a storage, in memory of torch's own: a bytearray of that size is filled more slowly."""
     if place.data is not None:
-        return bytearray(place.data)
-    data = bytearray(place.size)
+        return torch.frombuffer(bytearray(place.data or bytes(1)), dtype=torch.uint8)[: place.size]
+    data = torch.empty(place.size, dtype=torch.uint8)
     with place.file.open("rb") as file:
         file.seek(place.start)
-        if file.readinto(data) != place.size:
+        if file.readinto(data.numpy()) != place.size:
             raise ValueError(f"{place.file} has become shorter since it was looked at")
     return data

@@ -168,3 +168,12 @@ def meta_needs_assign() -> bool:
         copied.load_state_dict(state)
     assigned.load_state_dict(state, assign=True)
     return copied.weight.is_meta and not assigned.weight.is_meta
+
+
+@probe(
+    "`torch.load` does not compare the checksums that the file has: a changed number is loaded without a word."
+)
+def checksums_are_not_compared() -> bool:
+    data = bytearray(_written({"weight": torch.arange(100.0)}).getvalue())
+    data[data.index(torch.tensor(50.0).numpy().tobytes()) + 2] ^= 0x10
+    return int((torch.load(io.BytesIO(data))["weight"] != torch.arange(100.0)).sum()) == 1

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
-from . import contents, damaged, names, pickles  # noqa: F401 - each declares its exhibits when it is loaded
+from . import contents, damaged, names, pickles
 from .exhibit import PLANS, Exhibit, Museum, Plan, trap
 from .models import trained
 
 SIGN = "MUSEUM.txt"
+_ROOMS = [room.__name__ for room in (names, contents, pickles, damaged)]  # in the order of a visit
 _TEXT = "Broken checkpoint files, made by ftlab.checkpoints.museum. Everything here may be deleted.\n"
 
 
@@ -41,7 +42,8 @@ def museum(folder: str | PathLike) -> Museum:
         raise FileExistsError(f"{folder} has {others[0]!r} in it, and is no museum; give a folder of its own")
     (folder / SIGN).write_text(_TEXT, encoding="utf-8")
     trap(folder).unlink(missing_ok=True)
-    return Museum(folder, [_make(plan, folder) for plan in PLANS])
+    plans = sorted(PLANS, key=lambda plan: _ROOMS.index(plan.make.__module__))
+    return Museum(folder, [_make(plan, folder) for plan in plans])
 
 
 def _make(plan: Plan, folder: Path) -> Exhibit:

@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from ftlab.checkpoints.diagnosis import Case
 from ftlab.pretrained.catalogue import builder_of, names, weights_of
 
+from .values import heads
+
 Shape = tuple[int, ...]
 SURE = 0.9  # a head with other classes is two tensors
 NEAR = 12  # models whose number of parameters is nearest are compared
@@ -80,7 +82,9 @@ def _in_common(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> tuple[fl
 def find_other_model(case: Case) -> None:
     """Find that the file is of another model; say which of torchvision's it fits best."""
     extra = case.extra
-    lacking = len(case.misfits) + sum(not _is_explained(case, name) for name in case.missing)
+    missing = [name for name in case.missing if not _is_explained(case, name)]
+    known = heads(case)
+    lacking = len(case.misfits) + sum(name.rpartition(".")[0] not in known for name in missing)
     if not lacking and not _in_blocks(case, extra):
         return
     if lacking <= 0.1 * len(case.own) and len(extra) <= 0.1 * len(case.state):
@@ -142,3 +146,24 @@ def _outputs(case: Case, best: str) -> str:
     last = [name for name, shape in signature(best).items() if name.endswith("weight") and len(shape) > 1][-1]
     given = case.state.get(last)
     return f", num_classes={len(given)}" if given is not None and len(given) != 1000 else ""
+
+
+def find_leftovers(case: Case) -> None:
+    """Find what only the model or only the file has, where the rest fits and no finding has said why."""
+    if case.hopeless or case.loading or not case.fitting():
+        return
+    missing = [name for name in case.missing if not _is_explained(case, name)]
+    if missing:
+        case.found(
+            "missing",
+            f"{len(missing)} tensors of the model are not in the file, such as {missing[0]!r}",
+            "load_state_dict raises about them; with strict=False it does not, and they stay random. Train them, "
+            "or find out why the file has not got them.",
+        )
+    if case.extra:
+        case.found(
+            "unused",
+            f"{len(case.extra)} tensors of the file are not in the model, such as {case.extra[0]!r}",
+            "load_state_dict raises about them; with strict=False it leaves them out. The file's model had a "
+            "part that yours has not.",
+        )

@@ -1,11 +1,10 @@
 """Findings about names that differ by a wrapper: `module.`, `_orig_mod.`, `backbone.` and others."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ftlab.checkpoints.diagnosis import Case
-from ftlab.checkpoints.file_findings import WRAPPERS, wrapped_by
+from ftlab.checkpoints.file_findings import AVERAGE, WRAPPERS, is_average, wrapped_by
 
 
 def best_prefix(state: Iterable[str], own: Iterable[str]) -> tuple[str, int]:
@@ -54,21 +53,20 @@ def find_prefix(case: Case) -> None:
     if not prefix or count <= sum(name in case.own for name in case.state):
         return
     with_it = [name for name in case.state if name.startswith(prefix)]
-    rest = len(case.state) - len(with_it)
-    others = f"; {rest} do not have it, such as {_first(case.state, prefix)!r}, and stay out" if rest else ""
+    others = [name for name in case.state if not name.startswith(prefix)]
+    rest = f"; {len(others)} do not have it, such as {others[0]!r}, and stay out" if others else ""
     keep = f"state = {{key.removeprefix({prefix!r}): value for key, value in state.items()"
-    step = keep + (f" if key.startswith({prefix!r})}}" if rest else "}")
+    step = keep + (f" if key.startswith({prefix!r})}}" if others else "}")
     case.found(
         "prefix",
-        f"{len(with_it)} of {len(case.state)} names begin with {prefix!r}, such as {with_it[0]!r}{others}",
+        f"{len(with_it)} of {len(case.state)} names begin with {prefix!r}, such as {with_it[0]!r}{rest}",
         f"The model was saved inside of something else: {wrapped_by(prefix)}. With strict=False nothing at all "
         "would be loaded, without a word.",
         step,
     )
-
-
-def _first(state: Mapping[str, Any], prefix: str) -> str:
-    return next(name for name in state if not name.startswith(prefix))
+    averaged = [name for name in others if "." in name and is_average(name.split(".")[:1])]
+    if averaged:
+        case.found("ema", f"{len(averaged)} of them are an average of the weights: {averaged[0]!r}", AVERAGE)
 
 
 def find_wrapped_model(case: Case) -> None:

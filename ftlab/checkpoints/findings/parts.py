@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftlab.checkpoints.file_findings import NO_NAMES, NO_WEIGHTS
+from ftlab.checkpoints.file_findings import AVERAGE, NO_NAMES, NO_WEIGHTS, is_average
 from ftlab.checkpoints.info import CheckpointInfo, Finding, models_of
 
 from .names import best_prefix
 
 Parts = dict[tuple[str, ...], dict[str, Tensor]]
-_AVERAGES = ("ema", "average", "shadow", "swa", "teacher")
 
 
 @dataclass
@@ -40,11 +39,6 @@ def choose(given: CheckpointInfo | Mapping[str, Any], model: nn.Module) -> Choic
     if others:
         choice.findings.append(_twice(keys, others))
     return choice
-
-
-def is_average(keys: tuple[str, ...]) -> bool:
-    """Return whether an entry is named like an average of weights."""
-    return any(word in key.lower() for key in keys for word in _AVERAGES)
 
 
 def _of_file(info: CheckpointInfo) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -93,8 +87,7 @@ def _twice(keys: tuple[str, ...], others: list[tuple[str, ...]]) -> Finding:
     return Finding(
         "ema" if averaged else "several-models",
         f"the file holds the model more than once: {taken} is taken, and there is {named}",
-        "One of them is an average over the steps of training (EMA). It is usually the more accurate one to "
-        "predict with; the other one is the one to train on with. To take the other, put its name in place."
+        AVERAGE
         if averaged
         else "They may be several models, or one at several times. To take another one, put its name in place.",
     )

@@ -36,6 +36,8 @@ class Rule:
             if table
         ]
         lines = ["", "", "def renamed(key):", '    layer, _, leaf = key.rpartition(".")']
+        if any("." not in name for name in self.alone):
+            lines += ["    if key in alone:", "        return alone[key]"]
         if self.leaves:
             lines.append("    leaf = leaves.get(leaf, leaf)")
         if self.alone:

@@ -52,29 +52,34 @@ def _is_turned(given: Tensor, own: Tensor) -> bool:
 def find_classes(case: Case) -> None:
     """Find heads that differ in the number of classes only."""
     misfits = case.misfits
-    heads = [name for name in misfits if _is_head(case, name)]
-    if not heads or len(heads) != len(misfits):
+    others = [name for name in misfits if _is_head(case, name)]
+    if not others or len(others) != len(misfits):
         return
-    name = heads[0]
+    name = others[0]
     theirs, ours = len(case.state[name]), len(case.own[name])
     case.found(
         "classes",
         f"the head {name.rpartition('.')[0]!r} has {theirs} outputs in the file and {ours} in the model",
         f"The file was trained on {theirs} classes. All but the head can be loaded; the head stays random and "
         "has to be trained. strict=False does not forgive another shape: it raises, with the rest loaded.",
-        f"head = {heads}\nstate = {{key: value for key, value in state.items() if key not in head}}",
+        f"head = {others}\nstate = {{key: value for key, value in state.items() if key not in head}}",
     )
-    case.explained.update(heads)
+    case.explained.update(others)
 
 
 def _is_head(case: Case, name: str) -> bool:
     given, own = case.state[name], case.own[name]
-    layer = name.rpartition(".")[0]
+    return (
+        name.rpartition(".")[0] in heads(case) and given.dim() == own.dim() and given.shape[1:] == own.shape[1:]
+    )
+
+
+def heads(case: Case) -> list[str]:
+    """Return the layers that give a number per class, as far as that can be told."""
     known: list[str] = []
     with suppress(ValueError):
         known = head_names(case.model)
-    last = [other for other, tensor in case.own.items() if tensor.dim() > 1][-1].rpartition(".")[0]
-    return layer in [*known, last] and given.dim() == own.dim() and given.shape[1:] == own.shape[1:]
+    return [*known, *[name.rpartition(".")[0] for name, tensor in case.own.items() if tensor.dim() > 1][-1:]]
 
 
 def find_precision(case: Case) -> None:
@@ -116,3 +121,4 @@ def find_not_finite(case: Case) -> None:
             "state = {\n    key: value for key, value in state.items()\n"
             "    if not value.is_floating_point() or value.float().isfinite().all()\n}",
         )
+        case.explained.update(names)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, GlobalInfo, Place
 
 from .bounds import DIRECTORY, Broken, Window, damaged, too_large
-from .content import Content
+from .makers import Content
 from .notes import note_content, note_names, raise_rest
 from .pickles import read_pickle
 from .verdicts import Verdict
@@ -42,7 +42,7 @@ def read_archive(file: BinaryIO, info: CheckpointInfo, checksums: bool) -> None:
     folder = inside.rpartition("/")[0]
     _place(file, info, content, members, folder)
     if checksums and info.whole:
-        _check(archive)
+        _check(archive, info)
     raise_rest(pickle, content, info)
 
 
@@ -176,14 +176,17 @@ def _owner(info: CheckpointInfo, key: str) -> str:
     return next((tensor.key for tensor in info.tensors if tensor.storage == key), key)
 
 
-def _check(archive: zipfile.ZipFile) -> None:
+def _check(archive: zipfile.ZipFile, info: CheckpointInfo) -> None:
     """Read every member and compare its checksum; torch.load does not."""
     for name in _bad_members(archive):
-        raise damaged(f"{name} has been changed: its checksum is not the one that was written with it")
+        owner = f" ({_owner(info, name.rpartition('/')[2])!r})" if "/data/" in name else ""
+        raise damaged(f"{name}{owner} has been changed: its checksum is not the one that was written with it")
 
 
 def _bad_members(archive: zipfile.ZipFile) -> Iterator[str]:
     for member in archive.infolist():
+        if member.CRC == 0:  # torch.serialization.set_crc32_options(False) writes none
+            continue
         try:
             with archive.open(member) as stream:
                 while stream.read(1 << 20):

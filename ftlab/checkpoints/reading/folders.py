@@ -7,7 +7,7 @@ from typing import Any
 from ftlab.checkpoints.info import CheckpointInfo, Part, Place, TensorInfo
 
 from .bounds import Broken, Window, damaged
-from .content import SIZES
+from .makers import SIZES
 from .notes import note_names
 from .pickles import read_pickle
 from .symbols import Call, Name, lookup, pairs, sequence

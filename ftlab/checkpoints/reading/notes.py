@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, GlobalInfo, Place
 
 from .bounds import MEMORY, NESTED, Window
-from .content import Content, Storage, read_content, refused, storage_of, version_of, walk
+from .content import read_content, refused, version_of, walk
+from .makers import Content, Storage, storage_of
 from .pickles import Pickle, read_pickle
 from .symbols import Blob, Call
 from .verdicts import verdict

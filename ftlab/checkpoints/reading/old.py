@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, Place
 
 from .bounds import Broken, Window, damaged
-from .content import Content, Storage, storage_of
+from .makers import Content, Storage, storage_of
 from .notes import note_content, note_names, raise_rest
 from .pickles import Pickle, read_pickle
 from .symbols import sequence

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, Part, Place, TensorInfo
 
 from .bounds import DIRECTORY, Broken, damaged, too_large
-from .content import SIZES
+from .makers import SIZES
 
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",

@@ -1,22 +1,15 @@
-"""Going on: everything back in its place, moments by name, a file that survives a crash."""
+"""Going on: what is needed, everything back in its place, moments by name."""
 
 import copy
-import io
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
 
-from ftlab.checkpoints.resuming import verify_resume
+from ftlab.checkpoints.resuming import ablate, verify_resume
 from ftlab.checkpoints.runs import Run
-from ftlab.exercises.behaviour import some
+from ftlab.exercises.behaviour import as_names
 from ftlab.exercises.core import Mistake, Wrong, exercise
 
 
@@ -290,157 +283,71 @@ def carry_over(optimizer: torch.optim.Optimizer, state: dict) -> None:
             optimizer.state[parameter] = {key: value.clone() for key, value in old[name].items()}
 
 
-class _Witness:
-    """Looks at a folder while it is being saved, and then breaks the saving, as a crash does."""
-
-    def __init__(self, look: Callable[[], None], crash: bool) -> None:
-        self.look, self.crash = look, crash
-
-    def __getstate__(self):
-        self.look()
-        if self.crash:
-            raise OSError("no space left on device")
-        return {}
+PARTS = ("parameters", "buffers", "optimizer", "scheduler", "random torch")
 
 
-def check_save_whole(answer):
-    """The old file while the new one is being written and after a crash, the folder, and the new file."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, path, seen = Path(name), Path(name, "last.pt"), []
-        torch.save({"epoch": 1}, path)
-        old = path.read_bytes()
+def _run() -> Run:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
 
-        def look():
-            seen.append(path.read_bytes() if path.exists() else None)
+    def step(number):
+        images = torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
 
-        with suppress(Exception):  # it breaks in the middle: that is what is looked at
-            answer({"epoch": 2, "witness": _Witness(look, crash=True)}, str(path))
-        if not seen:
-            raise Wrong("Nothing of the state was written.", ask="Which call writes it?")
-        if not path.exists() or path.read_bytes() != old:
-            text = "The disk was full in the middle of saving, and the old file was gone with the new one."
-            raise Wrong(text, ask="Under which name was the new file being written?")
-        _look_at_good_save(answer, folder, path)
+    return Run(step, model, optimizer, scheduler)
 
 
-def _look_at_good_save(answer, folder: Path, path: Path) -> None:
-    seen, replaced, old = [], [], path.read_bytes()
-    real = os.replace, os.rename, shutil.move
-
-    def watch(move):
-        def moved(source, target, *args, **kwargs):
-            replaced.append(Path(source).parent.resolve() == folder.resolve())
-            return move(source, target, *args, **kwargs)
-
-        return moved
-
-    def look():
-        seen.append(path.exists() and path.read_bytes() == old)
-
-    os.replace, os.rename, shutil.move = map(watch, real)
-    try:
-        answer(
-            {
-                "epoch": 3,
-                "witness": _Witness(look, crash=False),
-            },
-            str(path),
-        )
-    finally:
-        os.replace, os.rename, shutil.move = real
-    if not path.exists() or torch.load(path, weights_only=False)["epoch"] != 3:
-        raise Wrong("After a good save the file is not the new one.", ask="What puts it in its place?")
-    if not all(seen):
-        text = "While the new file was being written there was no whole file under the name."
-        raise Wrong(text, ask="What does a reader find, who comes just then?")
-    if not all(replaced):
-        text = "The new file was written in another folder. That may be another disk, and then moving is copying."
-        raise Wrong(text, ask="Where does renaming take one single step?")
-    others = sorted(one.name for one in folder.iterdir() if one != path)
-    good = [one for one in others if (folder / one).read_bytes() == path.read_bytes()]
-    if good:
-        raise Wrong(f"{some(good)} is left over beside the file.", ask="Was it moved, or copied?")
-
-
-def _save_in_place(state, path):
-    torch.save(state, path)
-
-
-def _save_delete_first(state, path):
-    path = Path(path)
-    path.unlink()
-    torch.save(state, path)
-
-
-def _save_elsewhere(state, path):
-    with tempfile.NamedTemporaryFile(delete=False) as file:
-        torch.save(state, file)
-    shutil.move(file.name, path)
-
-
-def _save_then_copy(state, path):
-    path = Path(path)
-    new = path.with_suffix(".tmp")
-    torch.save(state, new)
-    shutil.copyfile(new, path)
-
-
-def _save_and_forget(state, path):
-    path = Path(path)
-    torch.save(state, path.with_suffix(".tmp"))
-
-
-def _save_backup(state, path):
-    path = Path(path)
-    shutil.copyfile(path, path.with_suffix(".bak"))
-    torch.save(state, path)
-
-
-def _save_move_old_away(state, path):
-    path = Path(path)
-    old = path.with_suffix(".old")
-    os.replace(path, old)  # noqa: PTH105
-    try:
-        torch.save(state, path)
-    except BaseException:
-        os.replace(old, path)  # noqa: PTH105
-        raise
-
-
-def _save_memory(state, path):
-    path = Path(path)
-    file = io.BytesIO()
-    torch.save(state, file)
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(file.getvalue())
-    new.replace(path)
+def check_needed(answer):
+    """Your set, against the training resumed without each part: four steps, a restart, and four more."""
+    results = ablate(_run, stop_at=4, steps=8, fresh=False).results
+    needed = {part for part in PARTS if not results[part].exact}
+    given = as_names(answer(), PARTS)
+    extra, missing = sorted(given - needed), sorted(needed - given)
+    if missing:
+        gap = results[missing[0]].difference
+        text = f"Resumed without `{missing[0]}` the model at the end is another: it differs by up to {gap:.2g}."
+        raise Wrong(text, ask="What does it remember that starts anew without it?")
+    if extra:
+        text = f"Resumed without `{extra[0]}` every bit at the end is the same."
+        raise Wrong(text, ask="Which line of this training draws a random number?")
 
 
 @exercise(
-    check=check_save_whole,
-    broken=_save_in_place,
+    check=check_needed,
     hints=[
-        "What does opening a file for writing do to what is in it?",
-        "Write the new file under another name, and rename it when it is whole.",
-        "`os.replace(new, path)` is one single step, if both are in the same folder.",
+        "Go through the training line by line: what does the next step read that this one has written?",
+        "The rate stands in the optimizer. But when to lower it, who counts that?",
+        "Who draws a random number after the model was made? `generator=` is a generator of its own.",
     ],
-    also_right=[_save_memory],
+    also_right=[lambda: ["buffers", "optimizer", "parameters", "scheduler"]],
     mistakes=[
-        Mistake(_save_delete_first, says="the old file was gone"),
-        Mistake(_save_backup, says="the old file was gone"),
-        Mistake(_save_elsewhere, says="in another folder"),
-        Mistake(_save_then_copy, says="is left over"),
-        Mistake(_save_and_forget, says="is not the new one"),
-        Mistake(_save_move_old_away, says="there was no whole file under the name"),
+        Mistake(lambda: {"parameters"}, says="Resumed without `buffers`"),
+        Mistake(lambda: {"parameters", "buffers"}, says="Resumed without `optimizer`"),
+        Mistake(lambda: {"parameters", "buffers", "optimizer"}, says="Resumed without `scheduler`"),
+        Mistake(lambda: set(PARTS), says="Resumed without `random torch` every bit at the end is the same"),
     ],
-    remember="Write beside, then `os.replace`: at every moment there is a whole file under the name.",
+    remember="Save what the next step reads: parameters, buffers, optimizer, scheduler, and random states.",
 )
-def save_whole(state: dict, path: str) -> None:
-    """Repair: save `state` so that a crash at any moment leaves a whole file under `path`, old or new.
+def needed() -> set:
+    """Choose what has to be saved, so that this training goes on after a restart with the very same numbers.
 
-    While it is being written somebody else may read the old file. Nothing shall be left over.
+    Out of "parameters", "buffers", "optimizer", "scheduler" and "random torch", as a set:
+
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+        for number in range(8):
+            images = torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+            optimizer.zero_grad()
+            model(images).square().mean().backward()
+            optimizer.step()
+            scheduler.step()
+
+    It is stopped after four steps. All that you save is loaded, the rest is made anew. What matters is the model
+    at the end, with its parameters and buffers.
     """
-    import os
-
-    torch.save(state, f"{path}.new")
-    os.replace(f"{path}.new", path)  # noqa: PTH105 - in one step, on every system
+    return {"parameters", "buffers", "optimizer", "scheduler"}

@@ -148,7 +148,7 @@ class CheckpointPanel(Panel):
 
     def _render(self) -> None:
         story = self.exhibit.story if self.exhibit else "A file of your own."
-        self.story.value = f"<p><i>{escape(story)}</i></p>"
+        self.story.value = f"<p>Its story: <i>{escape(story)}</i></p>"
         found, known = self.diagnosis, self.diagnosis is not None  # one without findings is false
         self.keys.value = keys_html(found, self.model) if known else ""
         self.findings.value = findings_html(found) if known else ""

@@ -23,7 +23,10 @@ def keys_html(diagnosis: Diagnosis, model: nn.Module) -> str:
     summary = f"{agree} of the model's {len(own)} names have a tensor of that name and shape in the file"
     more = f"<p>... and {len(rows) - SHOWN} more rows</p>" if len(rows) > SHOWN else ""
     table = Table(["in the file", "", "in the model"], rows[:SHOWN])._repr_html_()
-    return f"<details open><summary>{summary}</summary>{table}{more}</details>"
+    # it scrolls in itself, and by keyboard: the receipt and the code below stay in sight
+    style = 'style="max-height: 240px; overflow: auto"'
+    box = f'<div tabindex="0" role="region" aria-label="names side by side" {style}>'
+    return f"<details open><summary>{summary}</summary>{box}{table}{more}</div></details>"
 
 
 def key_rows(theirs: Shapes, own: Shapes) -> list[list[str]]:
