@@ -1,12 +1,15 @@
 """Checkpoints of sharded models: each rank writes its part, and any number of ranks can read them."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save, torch_save_to_dcp
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -57,13 +60,18 @@ def save(folder: str | Path, model: nn.Module, optimizer: Optimizer) -> None:
         model: Sharded, wrapped in DDP, or plain.
         optimizer: Of this model. Its state is saved by the names of the parameters, not by their numbers.
     """
-    dcp.save(_state(model, optimizer), checkpoint_id=folder, no_dist=not dist.is_initialized())
+    with _quiet():
+        dcp.save(_state(model, optimizer), checkpoint_id=folder, no_dist=not dist.is_initialized())
 
 
 def load(folder: str | Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Load what `save` saved, with any number of ranks; every rank must call it.
 
-    Model and optimizer are changed. The number of ranks may differ from that at saving, and so may the wrapper.
+    Model and optimizer are changed; neither is if something does not fit. The number of ranks may differ from
+    that at saving, and so may the wrapper.
+
+    The trap: the optimizer's state is there for the parameters that were trained. After thawing more of them,
+    give the optimizer the new ones after loading, with `add_param_group`.
 
     Args:
         folder: Where `save` saved.
@@ -71,10 +79,22 @@ def load(folder: str | Path, model: nn.Module, optimizer: Optimizer) -> None:
         optimizer: Of this model, of the same kind; its state need not be there yet.
 
     Raises:
-        Exception: `dcp.load` found no checkpoint, or one of other parameters.
+        FileNotFoundError: There is no checkpoint.
+        ValueError: The checkpoint lacks something that model or optimizer need, or has it in another shape.
     """
+    if not (Path(folder) / ".metadata").is_file():
+        raise FileNotFoundError(
+            f"there is no checkpoint in {str(folder)!r}: a complete one has a file '.metadata'"
+        )
+    was_empty = not optimizer.state
     state = _state(model, optimizer)
-    dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    try:
+        with _quiet():
+            dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    except CheckpointException as error:  # it is no Exception: only its own name catches it
+        if was_empty:
+            optimizer.state.clear()  # what was made for the values that did not come
+        raise ValueError(_what_does_not_fit(str(folder), error)) from None
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
 
@@ -99,3 +119,24 @@ def to_folder(file: str | Path, folder: str | Path) -> None:
 def _state(model: nn.Module, optimizer: Optimizer) -> Mapping[str, Any]:
     model_state, optimizer_state = get_state_dict(model, optimizer)
     return {"model": model_state, "optimizer": optimizer_state}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Do not warn that there is one process only, where that is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
+
+
+def _what_does_not_fit(folder: str, error: CheckpointException) -> str:
+    """Say in a line what the long message of all ranks says."""
+    reason, _ = next(iter(error.failures.values()))
+    text = str(reason).rstrip(".")
+    missing = text.removeprefix("Missing key in checkpoint state_dict: ")
+    if missing == text:
+        return f"the checkpoint in {folder!r} does not fit: {text}"
+    hint = ""
+    if missing.startswith("optimizer.state."):
+        hint = ". Were its parameters frozen when it was saved? Then give them to the optimizer after loading"
+    return f"the checkpoint in {folder!r} has no {missing!r}{hint}"
