@@ -7,6 +7,7 @@ import copy
 import functools
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -265,6 +266,13 @@ def all_frozen_is_refused() -> bool:
         return "any parameter that requires a gradient" in _error(
             lambda: DistributedDataParallel(_net().requires_grad_(False))
         )
+
+
+@probe("A collective operation on gloo waits half an hour for a missing rank, unless it is told otherwise.")
+def half_an_hour() -> bool:
+    with _alone():
+        group = dist.distributed_c10d._get_default_group()
+        return group._get_backend(torch.device("cpu")).options._timeout == timedelta(minutes=30)
 
 
 @probe("Without a GPU, DataParallel calls the model as it is, even if it is told of devices.")
