@@ -14,22 +14,30 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from ftlab.multi_gpu import lifeline, worker
 
 
-def main(folder: Path, nproc: int, device: str) -> int:
+def main(folder: Path, nproc: int, device: str, join: bool) -> int:
     """Run the workers of the job in `folder`; note there how one ended that left without a word.
 
     Args:
         folder: The folder of the job.
         nproc: How many workers.
         device: "cpu", or "" for GPUs if there are enough.
+        join: Whether the workers make the process group before they call the function.
     """
     lifeline.follow(pass_on=True)
     gpus = device != "cpu" and worker.can_have_gpus(nproc)
     try:
         if sys.platform == "linux" and not gpus:
             # Safe here, where torch's threads were never used; and each rank is spared the import of torch.
-            elastic_launch(_config(folder, nproc, "fork"), worker.run)(folder, False)
+            elastic_launch(_config(folder, nproc, "fork"), worker.run)(folder, False, join)
         else:
-            script = ("-u", "-m", "ftlab.multi_gpu.worker", str(folder), "gpus" if gpus else "")
+            script = (
+                "-u",
+                "-m",
+                "ftlab.multi_gpu.worker",
+                str(folder),
+                "gpus" if gpus else "",
+                "join" if join else "",
+            )
             elastic_launch(_config(folder, nproc, "spawn"), sys.executable)(*script)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
@@ -58,7 +66,7 @@ def _config(folder: Path, nproc: int, start_method: str) -> LaunchConfig:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    code = main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    code = main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "join")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # nothing of the agent is worth a slow end

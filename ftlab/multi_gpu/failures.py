@@ -2,15 +2,17 @@
 
 import linecache
 import re
+import sysconfig
 import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+_OTHERS = (*{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen")
 WORKER = Path(__file__).with_name("worker.py")  # its lines are of no use to whoever wrote the function
 HINTS = {
-    "initialize the default process group twice": "launch has called `init_process_group` already: leave it out",
+    "initialize the default process group twice": "launch has called it already: leave it out, or say join=False",
 }
 
 
@@ -62,8 +64,7 @@ class Failure:
 
 def shorten(places: list[Place], keep: int = 4) -> list[Place]:
     """Return the places in the caller's own code; if there are none, the last ones of all."""
-    own = [place for place in places if not re.search(r"site-packages|dist-packages|<frozen", place.file)]
-    own = [place for place in own if Path(place.file) != WORKER]
+    own = [place for place in places if not place.file.startswith(_OTHERS) and Path(place.file) != WORKER]
     return (own or places)[-keep:]
 
 

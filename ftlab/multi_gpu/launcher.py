@@ -32,6 +32,7 @@ def launch(
     nproc: int = 2,
     timeout: float = 120.0,
     device: str | None = None,
+    join: bool = True,
     show: Callable[[int, str], None] | None = print_line,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Any]:
@@ -55,6 +56,7 @@ def launch(
         nproc: How many processes.
         timeout: Seconds that the function may take; the start of the processes, about three, is not counted.
         device: "cpu" leaves the GPUs alone; None takes them if there are enough.
+        join: Make the process group. False is for a function that does it itself, as a script for torchrun does.
         show: Called with the rank and each line that it printed; None for silence.
         should_stop: Asked several times a second; True ends all, as the kernel's stop button does.
 
@@ -83,7 +85,7 @@ def launch(
         folder = Path(name)
         (folder / "call.pickle").write_bytes(_packed(function, args))
         logs = Logs(folder / "logs", show or (lambda rank, line: None))
-        agent = _start(folder, nproc, device or "")
+        agent = _start(folder, str(nproc), device or "", "join" if join else "")
         try:
             _wait(agent, logs, folder, nproc, timeout, should_stop)
         finally:
@@ -92,11 +94,11 @@ def launch(
         return _collect(folder, nproc)
 
 
-def _start(folder: Path, nproc: int, device: str) -> subprocess.Popen:
+def _start(folder: Path, *options: str) -> subprocess.Popen:
     """Start the agent; its stdin is the lifeline, which this process never writes to."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     environment.setdefault("OMP_NUM_THREADS", "1")
-    command = [sys.executable, "-m", "ftlab.multi_gpu.agent", str(folder), str(nproc), device]
+    command = [sys.executable, "-m", "ftlab.multi_gpu.agent", str(folder), *options]
     with (folder / "agent.log").open("wb") as log:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True

@@ -20,16 +20,17 @@ from ftlab.multi_gpu.failures import Failure
 POLL = 0.01  # seconds between two looks at whether the others are done
 
 
-def run(folder: Path, gpus: bool) -> None:
+def run(folder: Path, gpus: bool, join: bool) -> None:
     """Do the part of this rank; come back only if it went well.
 
     Args:
         folder: Has the pickled call; gets what came of it, under the number of this rank.
         gpus: Whether each rank has a GPU of its own.
+        join: Whether to make the process group; the function does it otherwise.
     """
     if os.getpgid(0) != os.getpid():
         os.setsid()  # so that what the function starts can be ended with it
-    went_well = _work(folder, gpus)
+    went_well = _work(folder, gpus, join)
     sys.stdout.flush()
     sys.stderr.flush()
     if not went_well:
@@ -41,7 +42,7 @@ def can_have_gpus(nproc: int) -> bool:
     return dist.is_nccl_available() and torch.cuda.device_count() >= nproc
 
 
-def _work(folder: Path, gpus: bool) -> bool:
+def _work(folder: Path, gpus: bool, join: bool) -> bool:
     lifeline.follow()
     rank = int(os.environ["RANK"])
     for stream in (sys.stdout, sys.stderr):  # whole lines: two ranks write at the same time
@@ -49,7 +50,9 @@ def _work(folder: Path, gpus: bool) -> bool:
     _tell_where_on_demand(folder / f"{rank}.where")
     _write(folder / f"{rank}.pid", str(os.getpid()).encode())  # from here on it may be asked
     try:
-        _join(folder, rank, gpus)
+        _begin(rank)
+        if join:
+            _join(folder, rank, gpus)
         function, args = pickle.loads((folder / "call.pickle").read_bytes())
         _write(folder / f"{rank}.result", cloudpickle.dumps(function(*args)))
     except BaseException as error:  # a rank that calls sys.exit() has failed as well
@@ -59,12 +62,16 @@ def _work(folder: Path, gpus: bool) -> bool:
     return True
 
 
-def _join(folder: Path, rank: int, gpus: bool) -> None:
-    """Join the process group, with the random state that belongs to the rank."""
+def _begin(rank: int) -> None:
+    """Set the number of threads, and the random state that belongs to the rank."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.manual_seed(rank)
     np.random.seed(rank)  # noqa: NPY002 - this is the state that augmentations draw from
     random.seed(rank)
+
+
+def _join(folder: Path, rank: int, gpus: bool) -> None:
+    """Join the process group."""
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if gpus else "gloo")
@@ -92,6 +99,6 @@ def _write(path: Path, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2] == "gpus")
+    run(Path(sys.argv[1]), "gpus" in sys.argv, "join" in sys.argv)
     # Not the usual way out: with a DDP model alive, gloo's thread aborts now and then while Python tidies up.
     os._exit(0)
