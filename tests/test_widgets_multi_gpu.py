@@ -103,4 +103,4 @@ def test_the_twin_has_the_shares_and_the_code(panel):
     html = panel.to_html()
     assert "rank 1" in html
     assert "DistributedDataParallel(model)" in html
-    assert "averaged over the ranks" in html
+    assert "averages the gradients over the ranks" in html

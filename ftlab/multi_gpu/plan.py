@@ -79,7 +79,6 @@ class RanksPlan:
         """Return what there is to know about these choices, in sentences."""
         first, second = self.batches(0), self.batches(1)
         given = [image for rank in first for batch in rank for image in batch]
-        sizes = {len(batch) for rank in zip(*first, strict=False) for batch in rank}
         found = [_MEETING[self.wrapper], f"a full step sees {self.processes * self.batch_size} images"]
         if twice := len(given) - len(set(given)):
             found.append(f"{twice} images of an epoch are gone through more than once")
@@ -89,11 +88,7 @@ class RanksPlan:
             found.append("every rank does the same work: that is no faster than one")
         if self.hangs:
             found.append("it hangs: the rank with a batch more waits for the others, which are done")
-        elif (
-            len(sizes) > 1
-            and self.processes > 1
-            and any(len(set(map(len, step))) > 1 for step in zip(*first, strict=False))
-        ):
+        elif any(len(set(map(len, step))) > 1 for step in zip(*first, strict=False)):
             found.append("in some steps the ranks have unequal numbers of images, but count the same")
         found.append(_statistics(self))
         return found
@@ -153,9 +148,9 @@ def _statistics(plan: RanksPlan) -> str:
 
 
 _MEETING = {
-    "DistributedDataParallel": "in backward the gradients are averaged over the ranks, and all make the same step",
+    "DistributedDataParallel": "backward averages the gradients over the ranks, and all make the same step",
     "DataParallel": "one process; backward sums the gradients of the copies in the model on the first GPU",
-    "fully_shard": "in backward the gradients are averaged, and each rank keeps the rows that it owns",
+    "fully_shard": "backward averages the gradients over the ranks, and each keeps the rows that it owns",
     "none": "the gradients meet nowhere: each rank trains a model of its own",
 }
 _WRAP = {
