@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
+from jupyter_client.manager import KernelManager
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -156,36 +157,6 @@ def test_stop_ends_a_launch_in_a_thread():
     assert len(ended) == 1
 
 
-SCRIPT = """
-import sys, time
-from ftlab.multi_gpu import launch
-
-def sleep():
-    print("asleep")
-    time.sleep(1000)
-
-def show(rank, line):
-    print(line, flush=True)
-
-launch(sleep, show=show)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["stop button", "killed"])
-def test_ranks_end_with_the_process_that_launched_them(number, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "asleep\n"
-        assert len(psutil.Process(process.pid).children(recursive=True)) == 3
-        process.send_signal(number)
-        _, error = process.communicate(timeout=30)
-    if number == signal.SIGINT:
-        assert error.rstrip().endswith("KeyboardInterrupt")
-        assert not list(tmp_path.glob("ftlab_launch*"))
-
-
 def test_what_cannot_travel_is_named():
     lock = threading.Lock()
 
@@ -222,27 +193,81 @@ def test_a_function_of_a_module_that_others_cannot_import_travels_by_value(tmp_p
     del sys.modules["beside"]
 
 
-CELLS = [
-    "import torch, torch.distributed as dist\nfrom ftlab.multi_gpu import launch\nfactor = torch.tensor(3.0)",
-    "class Box:\n    def __init__(self, value):\n        self.value = value",
-    "torch.set_num_threads(2)\nx = torch.randn(500, 500) @ torch.randn(500, 500)  # the thread pool is in use",
-    "def boxed(x):\n    return Box(factor * x + dist.get_rank())",
-    "await __import__('asyncio').sleep(0)\nboxes = launch(boxed, 2)",
-    "assert [box.value.item() for box in boxes] == [6.0, 7.0]; assert type(boxes[0]) is Box",
-    "def broken():\n    return 1 / dist.get_rank()",
-    "try:\n    launch(broken)\nexcept RuntimeError as error:\n    print(error)",
-]
+CELLS = """
+import asyncio, time, torch, torch.distributed as dist
+from ftlab.multi_gpu import launch
+factor = torch.tensor(3.0)
+---
+class Box:
+    def __init__(self, value):
+        self.value = value
+---
+torch.set_num_threads(2)
+x = torch.randn(500, 500) @ torch.randn(500, 500)  # the thread pool is in use
+---
+def boxed(x):
+    return Box(factor * x + dist.get_rank())
+---
+await asyncio.sleep(0)
+boxes = launch(boxed, 2)
+assert [box.value.item() for box in boxes] == [6.0, 7.0]
+assert type(boxes[0]) is Box
+---
+def broken():
+    return 1 / dist.get_rank()
+"""
+ASLEEP = """
+def sleep():
+    print("asleep")
+    time.sleep(1000)
+
+launch(sleep)
+"""
 
 
-def test_functions_and_classes_of_notebook_cells():
-    import nbclient
-    import nbformat
+@pytest.fixture
+def kernel():
+    manager = KernelManager()
+    manager.start_kernel(cwd=str(ROOT))
+    client = manager.blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
 
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
-    (output,) = notebook.cells[-1].outputs
-    lines = output.text.splitlines()
-    assert lines[:2] == [
+
+def until(client, wanted):
+    """Return the first output that contains a text."""
+    while True:
+        message = client.get_iopub_msg(timeout=60)
+        text = message["content"].get("text", "")
+        if wanted in text:
+            return text
+
+
+def test_a_notebook_s_functions_classes_and_stop_button(kernel):
+    manager, client = kernel
+    for cell in CELLS.split("---"):
+        reply = client.execute_interactive(cell, timeout=120, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", reply["content"]
+    reply = client.execute_interactive("launch(broken)", timeout=120, output_hook=lambda message: None)
+    told = reply["content"]["evalue"].splitlines()
+    assert told[:2] == [
         "rank 0 raised ZeroDivisionError: division by zero",
         "  line 2, in broken: return 1 / dist.get_rank()",
     ]
+
+    message = client.execute(ASLEEP)
+    until(client, "[rank 0] asleep")
+    manager.interrupt_kernel()  # as the stop button does
+    while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != message:
+        pass
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    children = psutil.Process(manager.provisioner.process.pid).children(recursive=True)
+    assert not children
+
+    client.execute(ASLEEP)
+    until(client, "[rank 0] asleep")
+    assert len(psutil.Process(manager.provisioner.process.pid).children(recursive=True)) == 3
+    manager.provisioner.process.kill()  # and nothing is left: the fixture looks
