@@ -1,6 +1,7 @@
 """Real processes: their results, their failures, and that none of them stays."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from jupyter_client.manager import KernelManager
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ftlab.multi_gpu import device, launch
+from ftlab.multi_gpu import device, launch, preflight
 from ftlab.multi_gpu.launcher import _packed
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +156,37 @@ def test_stop_ends_a_launch_in_a_thread():
     stop.set()
     thread.join(30)
     assert len(ended) == 1
+
+
+SCRIPTS = """
+import os, sys, types
+from pathlib import Path
+from ftlab.multi_gpu import agent
+agent.sys = types.SimpleNamespace(platform="darwin", executable=sys.executable)
+os._exit(agent.main(Path(sys.argv[1]), 2, "cpu", True))
+"""
+
+
+def test_ranks_that_are_started_as_scripts(tmp_path):
+    """As on macOS, and with a GPU for each rank: there a fork would not do."""
+    (tmp_path / "call.pickle").write_bytes(_packed(tell, (10,)))
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPTS, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as agent:
+        assert agent.wait(100) == 0
+    results = [pickle.loads((tmp_path / f"{rank}.result").read_bytes()) for rank in range(2)]
+    assert [result["rank"] for result in results] == [10, 11]
+    assert results[0]["pid"] != results[1]["pid"]
+
+
+def test_without_process_groups_it_is_refused(monkeypatch):
+    monkeypatch.setattr("ftlab.multi_gpu.processes.CAN_END", False)
+    with pytest.raises(OSError, match="use WSL, or torchrun in a terminal"):
+        launch(print)
+    assert not preflight().ways[-1].works
+    assert "use WSL" in preflight().advice
 
 
 def test_what_cannot_travel_is_named():

@@ -47,7 +47,7 @@ class Failure:
         places = [Place(f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(error.__traceback__)]
         notes = getattr(error, "__notes__", [])
         return cls(
-            rank, time.time(), type(error).__name__, "\n".join([str(error), *notes]), tuple(shorten(places))
+            rank, time.time(), type(error).__name__, _cut("\n".join([str(error), *notes])), tuple(shorten(places))
         )
 
     @property
@@ -77,6 +77,11 @@ def read_stack(text: str) -> list[Place]:
 def first(failures: Iterable[Failure]) -> Failure:
     """Return the failure that came first: the later ones are often only its consequence."""
     return min(failures, key=lambda failure: failure.when)
+
+
+def _cut(text: str, keep: int = 1500) -> str:
+    """Return the text, without its middle if it is very long: some errors of PyTorch fill a screen."""
+    return text if len(text) <= keep else f"{text[: keep // 2]} ... {text[-keep // 2 :]}"
 
 
 def _is_cell(file: str) -> bool:

@@ -63,6 +63,7 @@ def launch(
     Raises:
         TypeError: `function` cannot be called, or something that it uses cannot be sent to a process.
         ValueError: `nproc` is less than 1.
+        OSError: This is Windows.
         RuntimeError: A rank raised something, or was killed; the message names the rank and the line.
         TimeoutError: A rank did not end in time; the message says what each rank was waiting for.
         KeyboardInterrupt: The stop button was pressed, or `should_stop` said so.
@@ -81,6 +82,8 @@ def launch(
         )
     if nproc < 1:
         raise ValueError(f"nproc is the number of processes, 1 or more, not {nproc}")
+    if not processes.CAN_END:
+        raise OSError(processes.WHY_NOT)
     with tempfile.TemporaryDirectory(prefix="ftlab_launch_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "call.pickle").write_bytes(_packed(function, args))

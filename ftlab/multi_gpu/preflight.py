@@ -12,6 +12,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
+from ftlab.multi_gpu import processes
 from ftlab.table import Table
 
 PATIENCE = 2.0  # seconds after which a forked process counts as hanging; it has a millisecond's work
@@ -55,6 +56,8 @@ class Preflight:
         where = f"{self.gpus} GPUs" if self.gpus > 1 else "one GPU" if self.gpus else "no GPU"
         backend = "NCCL on up to as many processes as GPUs, gloo on the CPU" if self.gpus else "gloo on the CPU"
         trap = "" if fork.works else f"; do not fork: {fork.why}"
+        if not self.ways[-1].works:
+            return self.ways[-1].why
         return f"use launch: {where}, so {backend}{trap}"
 
     def table(self) -> Table:
@@ -154,4 +157,6 @@ def _spawn(in_notebook: bool) -> Way:
 
 
 def _launch() -> Way:
+    if not processes.CAN_END:
+        return Way("launch", False, processes.WHY_NOT)
     return Way("launch", True, "fresh processes that know nothing of this one; the function is sent to them")

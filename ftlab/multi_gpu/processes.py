@@ -12,6 +12,8 @@ import psutil
 
 from ftlab.multi_gpu.failures import read_stack, shorten
 
+CAN_END = hasattr(os, "killpg")
+WHY_NOT = "Windows has no process groups to end with certainty: use WSL, or torchrun in a terminal"
 GRACE = 3.0  # seconds that the agent gets to see that its ranks are gone
 ANSWER = 1.0  # seconds that the ranks get to write down where they are
 
