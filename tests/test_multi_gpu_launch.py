@@ -92,7 +92,7 @@ def test_an_error_names_the_rank_and_the_line_and_ends_the_others():
         dist.all_reduce(torch.ones(1))  # would wait for ever
 
     with pytest.raises(RuntimeError) as caught:
-        launch(train, 7)
+        launch(train, 7, device="cpu")
     lines = str(caught.value).splitlines()
     assert lines[0] == "rank 1 raised ValueError: no images for 7 steps"
     assert lines[1].startswith("  line ")
@@ -122,7 +122,7 @@ def test_a_rank_that_is_killed_is_told_with_the_reason():
     with pytest.raises(
         RuntimeError, match=r"^rank 1 (was killed \(SIGKILL\)|vanished: it was killed).* memory r[au]n"
     ):
-        launch(die)
+        launch(die, device="cpu")
 
 
 def test_a_rank_that_hangs_is_ended_and_explained():
@@ -134,7 +134,7 @@ def test_a_rank_that_hangs_is_ended_and_explained():
             dist.all_reduce(torch.ones(1))
 
     with pytest.raises(TimeoutError) as caught:
-        launch(wait, timeout=2)
+        launch(wait, timeout=2, device="cpu")
     first, rank_0, rank_1 = str(caught.value).splitlines()
     assert first == "the 2 processes did not end within 2 seconds, and were ended"
     assert rank_0.endswith("in wait: dist.all_reduce(torch.ones(1))")

@@ -127,10 +127,7 @@ def _as_epochs(value) -> list[list[int]]:
 
 def _never_said(dataset, rank, world_size, epochs):
     sampler = torch.utils.data.DistributedSampler(dataset, num_replicas=world_size, rank=rank)
-    orders = []
-    for _ in range(epochs):
-        orders.append(list(sampler))  # noqa: PERF401
-    return orders
+    return [list(sampler) for _ in range(epochs)]
 
 
 def _a_new_sampler_with_a_new_seed(dataset, rank, world_size, epochs):
@@ -185,7 +182,7 @@ def _only_the_last(dataset, rank, world_size, epochs):
     check=check_epochs_of_rank,
     broken=_never_said,
     hints=[
-        "Print `orders` for two epochs. What differs?",
+        "Call your function for two epochs. What differs?",
         "The sampler shuffles with its seed plus the number of the epoch. Who tells it that number?",
         "Call `sampler.set_epoch(epoch)` before the sampler is gone through.",
     ],
