@@ -52,7 +52,9 @@ def _work(folder: Path, gpus: bool, join: bool) -> bool:
     try:
         _begin(rank)
         if join:
-            _join(folder, rank, gpus)
+            _join(gpus)
+        _write(folder / f"{rank}.joined", b"")
+        _wait_for_all(folder, "joined")  # one that fails at once would break the connections that are being made
         function, args = pickle.loads((folder / "call.pickle").read_bytes())
         _write(folder / f"{rank}.result", cloudpickle.dumps(function(*args)))
     except BaseException as error:  # a rank that calls sys.exit() has failed as well
@@ -70,13 +72,11 @@ def _begin(rank: int) -> None:
     random.seed(rank)
 
 
-def _join(folder: Path, rank: int, gpus: bool) -> None:
+def _join(gpus: bool) -> None:
     """Join the process group."""
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if gpus else "gloo")
-    _write(folder / f"{rank}.joined", b"")
-    _wait_for_all(folder, "joined")  # one that fails at once would break the connections that are being made
 
 
 def _wait_for_all(folder: Path, step: str) -> None:
