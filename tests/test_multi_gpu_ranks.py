@@ -69,9 +69,10 @@ def ddp_rank(path):
             )
     dist.all_reduce(count)
     dist.barrier()
+    trained = copy.deepcopy(values(model))
     with torch.no_grad():
         model[2].bias[0] = rank
-    return values(model), apart, list(loaded), epochs, count.tolist(), agreement(model).differing
+    return trained, apart, list(loaded), epochs, count.tolist(), agreement(model).differing
 
 
 def test_three_processes_train_as_one_does(tmp_path):
