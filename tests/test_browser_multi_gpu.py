@@ -10,17 +10,6 @@ pytestmark = pytest.mark.browser
 LESSON = Path(__file__).parents[1] / "notebooks" / "10_multi_gpu.ipynb"
 MINUTE = 60  # seconds
 
-ASLEEP = """
-import time
-from ftlab.multi_gpu import launch
-
-def sleep():
-    print("asleep")
-    time.sleep(1000)
-
-launch(sleep)
-"""
-
 
 def test_multi_gpu_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
