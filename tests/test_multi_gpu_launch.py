@@ -1,0 +1,305 @@
+"""Real processes: their results, their failures, and that none of them stays."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import torch.distributed as dist
+from jupyter_client.manager import KernelManager
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ftlab.multi_gpu import device, launch, preflight
+from ftlab.multi_gpu.launcher import _packed
+
+ROOT = Path(__file__).parents[1]
+
+
+def family():
+    """Return every process on this machine that belongs to a launch, and every child of this one."""
+    found = set(psutil.Process().children(recursive=True))
+    for process in psutil.process_iter():
+        try:
+            if "ftlab.multi_gpu." in " ".join(process.cmdline()) or "FTLAB_TEST_ORPHAN" in process.environ():
+                found.add(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    before = family()
+    yield
+    end = time.monotonic() + 5
+    while (left := family() - before) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+
+
+def tell(offset):
+    """Use the process group, print, and return something of each kind."""
+    random = torch.rand(1)
+    total = torch.tensor([float(dist.get_rank())])
+    dist.all_reduce(total)
+    print("first line\nsecond", "line")
+    print(f"to stderr from {dist.get_rank()}", file=sys.stderr)
+    print("half\rwhole", end="")
+    model = DistributedDataParallel(nn.Linear(2, 1).to(device()))  # stays alive: gloo must not mind
+    model(torch.ones(3, 2, device=device())).sum().backward()
+    return {
+        "rank": dist.get_rank() + offset,
+        "total": total,
+        "device": str(device()),
+        "environment": {name: os.environ[name] for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")},
+        "port": int(os.environ["MASTER_PORT"]),
+        "random": random,
+        "input": sys.stdin.read(),
+        "pid": os.getpid(),
+    }
+
+
+def test_every_rank_gives_its_result_and_its_output(capsys):
+    results = launch(tell, 10, nproc=3, device="cpu")
+    assert [result["rank"] for result in results] == [10, 11, 12]
+    assert all(result["total"].item() == 3 for result in results)
+    assert all(result["device"] == "cpu" for result in results)
+    assert results[0]["environment"] == {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}
+    seeded = [torch.rand(1, generator=torch.Generator().manual_seed(rank)) for rank in range(3)]
+    assert [result["random"] for result in results] == seeded
+    assert len({result["pid"] for result in results} | {os.getpid()}) == 4
+    assert {result["input"] for result in results} == {""}
+    lines = capsys.readouterr().out.splitlines()
+    for rank in range(3):
+        mine = [line.removeprefix(f"[rank {rank}] ") for line in lines if line.startswith(f"[rank {rank}] ")]
+        assert sorted(mine) == ["first line", "second line", f"to stderr from {rank}", "whole"]
+        assert mine.index("first line") < mine.index("second line") < mine.index("whole")
+    assert len(lines) == 12
+
+
+def test_an_error_names_the_rank_and_the_line_and_ends_the_others():
+    def train(steps):
+        if dist.get_rank() == 1:
+            raise ValueError(f"no images for {steps} steps")
+        dist.all_reduce(torch.ones(1))  # would wait for ever
+
+    with pytest.raises(RuntimeError) as caught:
+        launch(train, 7, device="cpu")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "rank 1 raised ValueError: no images for 7 steps"
+    assert lines[1].startswith("  line ")
+    assert lines[1].endswith('in train: raise ValueError(f"no images for {steps} steps")')
+    assert len(lines) == 3
+    assert lines[2].startswith(("rank 0 failed afterwards", "the other rank was ended"))
+
+
+def test_the_same_error_in_all_ranks_is_told_once():
+    with pytest.raises(RuntimeError) as caught:
+        launch(dist.init_process_group)
+    text = str(caught.value)
+    assert text.count("raised ValueError: trying to initialize the default process group twice!") == 1
+    assert "launch has called it already: leave it out, or say join=False" in text
+    assert "raised the same" in text
+
+
+def test_a_rank_that_is_killed_is_told_with_the_reason():
+    with pytest.raises(RuntimeError, match=r"rank 0 left with exit code 3, without returning"):
+        launch(os._exit, 3, nproc=1)
+
+    def die():
+        if dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.all_reduce(torch.ones(1))
+
+    with pytest.raises(
+        RuntimeError, match=r"^rank 1 (was killed \(SIGKILL\)|vanished: it was killed).* memory r[au]n"
+    ):
+        launch(die, device="cpu")
+
+
+def test_a_rank_that_hangs_is_ended_and_explained():
+    def wait():
+        os.environ["FTLAB_TEST_ORPHAN"] = "1"
+        subprocess.Popen(["sleep", "1000"])  # what a rank started ends with it
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if dist.get_rank() == 0:
+            dist.all_reduce(torch.ones(1))
+
+    with pytest.raises(TimeoutError) as caught:
+        launch(wait, timeout=2, device="cpu")
+    first, rank_0, rank_1 = str(caught.value).splitlines()
+    assert first == "the 2 processes did not end within 2 seconds, and were ended"
+    assert rank_0.endswith("in wait: dist.all_reduce(torch.ones(1))")
+    assert rank_1 == "rank 1 had returned, and waited for the others to do so"
+
+
+def test_stop_ends_a_launch_in_a_thread():
+    stop, ended = threading.Event(), []
+
+    def run():
+        try:
+            launch(time.sleep, 1000, nproc=1, should_stop=stop.is_set)
+        except KeyboardInterrupt as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.2)
+    stop.set()
+    thread.join(30)
+    assert len(ended) == 1
+
+
+SCRIPTS = """
+import os, sys, types
+from pathlib import Path
+from ftlab.multi_gpu import agent
+agent.sys = types.SimpleNamespace(platform="darwin", executable=sys.executable)
+os._exit(agent.main(Path(sys.argv[1]), 2, "cpu", True))
+"""
+
+
+def test_ranks_that_are_started_as_scripts(tmp_path):
+    """As on macOS, and with a GPU for each rank: there a fork would not do."""
+    (tmp_path / "call.pickle").write_bytes(_packed(tell, (10,)))
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPTS, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as agent:
+        assert agent.wait(100) == 0
+    results = [pickle.loads((tmp_path / f"{rank}.result").read_bytes()) for rank in range(2)]
+    assert [result["rank"] for result in results] == [10, 11]
+    assert results[0]["pid"] != results[1]["pid"]
+
+
+def test_without_process_groups_it_is_refused(monkeypatch):
+    monkeypatch.setattr("ftlab.multi_gpu.processes.CAN_END", False)
+    with pytest.raises(OSError, match="use WSL, or torchrun in a terminal"):
+        launch(print)
+    assert not preflight().ways[-1].works
+    assert "use WSL" in preflight().advice
+
+
+def test_what_cannot_travel_is_named():
+    lock = threading.Lock()
+
+    def work():
+        return lock
+
+    with pytest.raises(
+        TypeError, match=r"'work' uses 'lock', which is of type lock and cannot .* make it inside work"
+    ):
+        launch(work)
+    with pytest.raises(TypeError, match=r"argument 2 of print is of type generator"):
+        launch(print, 1, (number for number in [1]))
+
+
+def test_what_is_no_call_is_refused():
+    with pytest.raises(TypeError, match=r"write launch\(train, 1, 2\), not launch\(train\(1, 2\)\)"):
+        launch(3)
+    with pytest.raises(ValueError, match="not 0"):
+        launch(print, nproc=0)
+    with pytest.raises(RuntimeError, match="this process is no rank of a launch"):
+        device()
+
+
+def test_a_function_of_a_module_that_others_cannot_import_travels_by_value(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("def two():\n    return 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import beside
+
+    by_name = _packed(beside.two, ())
+    monkeypatch.undo()
+    sys.path_importer_cache.clear()
+    by_value = _packed(beside.two, ())
+    assert len(by_value) > 2 * len(by_name)
+    del sys.modules["beside"]
+
+
+CELLS = """
+import asyncio, time, torch, torch.distributed as dist
+from ftlab.multi_gpu import launch
+factor = torch.tensor(3.0)
+---
+class Box:
+    def __init__(self, value):
+        self.value = value
+---
+torch.set_num_threads(2)
+x = torch.randn(500, 500) @ torch.randn(500, 500)  # the thread pool is in use
+---
+def boxed(x):
+    return Box(factor * x + dist.get_rank())
+---
+await asyncio.sleep(0)
+boxes = launch(boxed, 2)
+assert [box.value.item() for box in boxes] == [6.0, 7.0]
+assert type(boxes[0]) is Box
+---
+def broken():
+    return 1 / dist.get_rank()
+"""
+ASLEEP = """
+def sleep():
+    print("asleep")
+    time.sleep(1000)
+
+launch(sleep)
+"""
+
+
+@pytest.fixture
+def kernel():
+    manager = KernelManager()
+    manager.start_kernel(cwd=str(ROOT))
+    client = manager.blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def until(client, wanted):
+    """Return the first output that contains a text."""
+    while True:
+        message = client.get_iopub_msg(timeout=60)
+        text = message["content"].get("text", "")
+        if wanted in text:
+            return text
+
+
+def test_a_notebook_s_functions_classes_and_stop_button(kernel):
+    manager, client = kernel
+    for cell in CELLS.split("---"):
+        reply = client.execute_interactive(cell, timeout=120, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", reply["content"]
+    reply = client.execute_interactive("launch(broken)", timeout=120, output_hook=lambda message: None)
+    told = reply["content"]["evalue"].splitlines()
+    assert told[:2] == [
+        "rank 0 raised ZeroDivisionError: division by zero",
+        "  line 2, in broken: return 1 / dist.get_rank()",
+    ]
+
+    message = client.execute(ASLEEP)
+    until(client, "[rank 0] asleep")
+    manager.interrupt_kernel()  # as the stop button does
+    while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != message:
+        pass
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    children = psutil.Process(manager.provisioner.process.pid).children(recursive=True)
+    assert not children
+
+    client.execute(ASLEEP)
+    until(client, "[rank 0] asleep")
+    assert len(psutil.Process(manager.provisioner.process.pid).children(recursive=True)) == 3
+    manager.provisioner.process.kill()  # and nothing is left: the fixture looks
