@@ -118,6 +118,8 @@ def test_what_the_run_shows_is_what_the_word_says(panel):
     assert clipped_late.norms == pytest.approx(clipped_late.gradients)
     kept = run_blocks(["forward", "loss", "backward"], panel.model, panel.batches[:1] * 3).gradients
     assert kept[2] > 2 * kept[0]  # the sum of three
+    right, clipped = (run_blocks(loop, panel.model, panel.batches) for loop in (RIGHT, RIGHT[1:]))
+    assert clipped.gradients[1] - right.gradients[1] < 1.01  # what is left of a clipped gradient is at most 1
     assert run["step before backward"].norms == [0, 0, 0]
 
 

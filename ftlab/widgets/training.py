@@ -12,7 +12,7 @@ from ftlab.widgets.panel import Panel, Picture
 
 LOOPS = {
     "the right loop": RIGHT,
-    "zero_grad forgotten": RIGHT[1:],
+    "zero_grad forgotten": RIGHT[1:],  # the clip hides most of it: drop that as well
     "zero_grad too late": (*RIGHT[1:4], "zero_grad", *RIGHT[4:]),
     "step before backward": ("zero_grad", "forward", "loss", "step", "backward", "schedule"),
     "clip after the step": ("zero_grad", "forward", "loss", "backward", "step", "clip", "schedule"),
