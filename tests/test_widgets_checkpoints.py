@@ -141,8 +141,12 @@ def test_every_control_has_a_name(panel):
 def test_rows_put_what_differs_first():
     rows = key_rows({"a": (2, 3), "b": (), "z": (1,)}, {"a": (2, 3), "b": (4,), "y": (1,), "x": (1,)})
     assert rows == [
-        ["z  1", "other names", "y  1"],
+        ["z  1", "another name", "y  1"],
         ["", "only in the model", "x  1"],
         ["b  one number", "another shape", "b  4"],
         ["a  2×3", "same", "a  2×3"],
+    ]
+    assert key_rows({"z": (2,), "w": (1,)}, {"y": (3,)}) == [
+        ["z  2", "another name and shape", "y  3"],
+        ["w  1", "only in the file", ""],
     ]

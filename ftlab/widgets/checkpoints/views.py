@@ -34,26 +34,31 @@ def key_rows(theirs: Shapes, own: Shapes) -> list[list[str]]:
 
     Example:
         >>> key_rows({"a": (2,), "x.b": (1,)}, {"a": (2,), "b": (1,)})
-        [['x.b  1', 'other names', 'b  1'], ['a  2', 'same', 'a  2']]
+        [['x.b  1', 'another name', 'b  1'], ['a  2', 'same', 'a  2']]
     """
     both = [name for name in own if name in theirs]
     shapes = [
         [_text(name, theirs), "another shape", _text(name, own)] for name in both if theirs[name] != own[name]
     ]
     same = [[_text(name, theirs), "same", _text(name, own)] for name in both if theirs[name] == own[name]]
-    left = [_text(name, theirs) for name in theirs if name not in own]
-    right = [_text(name, own) for name in own if name not in theirs]
-    names = [[one, _verdict(one, other), other] for one, other in zip_longest(left, right, fillvalue="")]
+    left = [name for name in theirs if name not in own]
+    right = [name for name in own if name not in theirs]
+    names = [
+        [_text(one, theirs), _verdict(theirs.get(one), own.get(other)), _text(other, own)]
+        for one, other in zip_longest(left, right)
+    ]
     return [*names, *shapes, *same]
 
 
-def _verdict(one: str, other: str) -> str:
-    if one and other:
-        return "other names"
-    return "only in the file" if one else "only in the model"
+def _verdict(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> str:
+    if one is None or other is None:
+        return "only in the file" if other is None else "only in the model"
+    return "another name" if one == other else "another name and shape"
 
 
-def _text(name: str, shapes: Shapes) -> str:
+def _text(name: str | None, shapes: Shapes) -> str:
+    if name is None:
+        return ""
     return f"{name}  {'×'.join(map(str, shapes[name])) or 'one number'}"
 
 
