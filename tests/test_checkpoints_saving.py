@@ -237,6 +237,8 @@ def test_safetensors_holds_the_model_alone_with_its_ties(tmp_path):
     again = nn.ModuleDict({"a": nn.Linear(5, 5), "b": nn.Linear(5, 5)})
     checkpoints.restore(path, model=again)
     assert torch.equal(again["b"].weight, model["a"].weight)
+    torch.save(1, tmp_path / "x.pt")
+    assert path.stat().st_mode == (tmp_path / "x.pt").stat().st_mode
     with pytest.raises(ValueError, match="holds tensors only, not optimizer, extra"):
         checkpoints.save(path, **{k: v for k, v in trained().items() if k != "scheduler"}, extra={"a": 1})
 

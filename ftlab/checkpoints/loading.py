@@ -82,7 +82,7 @@ def _damaged(path: Path, error: Exception) -> str:
     first = str(error).strip().splitlines()[0][:160] if str(error).strip() else ""
     return (
         f"{path} cannot be read as a checkpoint. It has {size:,} bytes, begins with {beginning!r}, "
-        f"and PyTorch says {type(error).__name__}: {first!r}. Was it cut off, or is it another kind of file? "
+        f"and reading it ends with {type(error).__name__}: {first!r}. Was it cut off, or is it of another kind? "
         "ftlab.checkpoints.diagnose says more"
     )
 

@@ -120,7 +120,7 @@ def _save_safetensors(path: Path, model: nn.Module, others: list[str], sha256: b
             f"a .safetensors file holds tensors only, not {', '.join(others)}; save them into a .pt file"
         )
     try:
-        from safetensors.torch import save_file
+        from safetensors.torch import save as to_bytes
     except ImportError as error:
         raise ModuleNotFoundError(
             "saving .safetensors needs the package safetensors: pip install safetensors; a file ending in .pt "
@@ -140,4 +140,5 @@ def _save_safetensors(path: Path, model: nn.Module, others: list[str], sha256: b
         else:
             notes[name] = other  # the way in which safetensors' own save_model says it
     content = Checkpoint(model=tensors)
-    return _write(path, lambda file: save_file(kept, file.part, metadata=notes), content, sha256=sha256)
+    # not save_file: that one makes a file of its own, which would be neither locked nor synced
+    return _write(path, lambda file: file.write(to_bytes(kept, metadata=notes)), content, sha256=sha256)
