@@ -38,9 +38,9 @@ class StrategyPanel(Panel):
         >>> data.classes, data.targets = ["cat", "dog"], [int(target) for _, target in data]
         >>> body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> panel = StrategyPanel({"noise": (data, data)}, nn.Sequential(body, nn.Linear(4, 2)))
-        >>> panel.images.value = 20
+        >>> panel.images.value = 16
         >>> panel
-        noise, 20 images, head only at 0.003: not trained yet
+        noise, 16 images, head only at 0.003: not trained yet
     """
 
     title = "How many images, how deep, how fast?"
