@@ -14,9 +14,7 @@ def frozen_and_quiet_is_steady() -> bool:
     return torch.allclose(body(images)[:2], body(images[:2]), atol=1e-6)
 
 
-@probe(
-    "The flag alone does not make it so: in train mode frozen batch norm and dropout give something else."
-)
+@probe("The flag alone does not make it so: in train mode frozen batch norm and dropout give something else.")
 def frozen_is_not_quiet() -> bool:
     images = torch.randn(6, 3, 8, 8)
     parts = (nn.BatchNorm2d(3).requires_grad_(False), nn.Dropout(0.5))

@@ -68,7 +68,7 @@ class StrategyPanel(Panel):
             value=3e-4, min=-6, max=-1, step=0.25, description="body's rate", readout_format=".1e"
         )
         self.seed = w.BoundedIntText(value=0, min=0, max=999, description="seed")
-        self.clear = w.Button(description="Forget the results", icon="trash")
+        self.clear = w.Button(description="Forget results", icon="trash")
         self.job = Job(self._train, name="Train", on_end=self.refresh)
         self.picture, self.list = Picture(), w.HTML()
         self._fill_images()
