@@ -11,6 +11,7 @@ cache, the lessons run on that one too, and then every cell must hold.
 
 import hashlib
 import io
+import os
 import re
 import shutil
 from pathlib import Path
@@ -66,13 +67,12 @@ def home(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "torch", ignore_errors=True)  # 45 MB for each lesson
 
 
-def run(lesson: Path, folder: Path, first: str = "") -> list[str]:
+def run(lesson: Path, folder: Path) -> list[str]:
     """Run a lesson in a fresh kernel; return what each `learned` cell that was not true asserts.
 
-    `first` is run before the lesson. Whatever else a cell raises fails the test.
+    Whatever else a cell raises fails the test.
     """
     notebook = nbformat.read(lesson, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3")
     untrue = []
     with client.setup_kernel(cwd=str(folder)):
@@ -97,9 +97,12 @@ class OnResNet18:
     lesson: Path
 
     @pytest.mark.timeout(600)  # seconds; half a minute to a whole one, on a core of its own
-    def test_it_runs_on_a_resnet18_that_is_fetched(self, server, home, tmp_path):
+    def test_it_runs_on_a_resnet18_that_is_fetched(self, server, home, tmp_path, monkeypatch):
         asked = len(server.asked)
-        run(self.lesson, tmp_path, at_this_address(server.weights))
+        # In every process, for lessons start some; Python runs a file of this name as it starts.
+        (tmp_path / "sitecustomize.py").write_text(at_this_address(server.weights))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        run(self.lesson, tmp_path)
         fetched = [file.name for file in (home / "hub/checkpoints").glob("*")]
         assert len(fetched) == 1 or "pretrained.load(" not in self.lesson.read_text(encoding="utf-8")
         assert server.asked[asked:] == [f"/{name}" for name in fetched]  # once, and whole

@@ -47,6 +47,6 @@ def test_panels_load_ipywidgets():
 
 def test_a_name_that_is_no_topic_is_answered_with_the_topics():
     with pytest.raises(
-        AttributeError, match="ftlab has no topic 'freezer'; the topics are data, exercises, freezing"
+        AttributeError, match="ftlab has no topic 'freezer'; the topics are capstone, checkpoints, data"
     ):
         ftlab.freezer  # noqa: B018

@@ -181,6 +181,16 @@ class Branching(nn.Module):
         return self.inside(images) if images.sum() > 0 else self.inside(-images)
 
 
+class TwoTypes(nn.Module):
+    def __init__(self, inside):
+        super().__init__()
+        self.start, self.end = inside[0], inside[1:]
+
+    def forward(self, images):
+        features = self.start(images)
+        return self.end(features) * (features.mean((2, 3))[:, :2] > 0)
+
+
 def data_parallel(model):
     return nn.DataParallel(model)
 
@@ -189,6 +199,7 @@ REFUSALS = {
     "nothing frozen": (lambda model: model.requires_grad_(True), "no parameter of the model is frozen"),
     "everything frozen": (lambda model: model.requires_grad_(False), "nothing left to train"),
     "not traceable": (Branching, "torch.fx cannot trace the forward of this Branching"),
+    "two types": (TwoTypes, "differ in type or device"),
     "several devices": (data_parallel, "a DataParallel cannot be taken apart"),
 }
 

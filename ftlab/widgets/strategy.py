@@ -38,9 +38,9 @@ class StrategyPanel(Panel):
         >>> data.classes, data.targets = ["cat", "dog"], [int(target) for _, target in data]
         >>> body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> panel = StrategyPanel({"noise": (data, data)}, nn.Sequential(body, nn.Linear(4, 2)))
-        >>> panel.images.value = 20
+        >>> panel.images.value = 16
         >>> panel
-        noise, 20 images, head only at 0.003: not trained yet
+        noise, 16 images, head only at 0.003: not trained yet
     """
 
     title = "How many images, how deep, how fast?"
@@ -68,7 +68,7 @@ class StrategyPanel(Panel):
             value=3e-4, min=-6, max=-1, step=0.25, description="body's rate", readout_format=".1e"
         )
         self.seed = w.BoundedIntText(value=0, min=0, max=999, description="seed")
-        self.clear = w.Button(description="Forget the results", icon="trash")
+        self.clear = w.Button(description="Forget results", icon="trash")
         self.job = Job(self._train, name="Train", on_end=self.refresh)
         self.picture, self.list = Picture(), w.HTML()
         self._fill_images()

@@ -18,6 +18,7 @@ from .values import heads
 
 Shape = tuple[int, ...]
 SURE = 0.9  # a head with other classes is two tensors
+NEAR = 0.3  # below that a likeness is chance
 NEAR = 12  # models whose number of parameters is nearest are compared
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
 _FILLERS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_, torch.Tensor.mul_}
@@ -101,9 +102,10 @@ def find_other_model(case: Case) -> None:
             f"model = models.get_model({best!r}, weights=None{outputs})\nmodel.load_state_dict(state)"
         )
     else:
+        near = f" It is nearest to torchvision's {best}, which shares {share:.0%} of the tensors."
         means = (
-            f"It does not belong to this {type(case.model).__name__}. It is nearest to torchvision's {best}, "
-            f"which shares {share:.0%} of the tensors. Build the model that it was saved from."
+            f"It does not belong to this {type(case.model).__name__}.{near if share >= NEAR else ''} "
+            "Build the model that it was saved from."
         )
         case.hopeless = True
     case.found(kind, seen, means)

@@ -75,6 +75,8 @@ def split(model: nn.Module, images: Tensor) -> Split:
         raise NotExactError(f"there is no frozen part to compute once: {walk.first_reason()}")
     if not needed:
         raise NotExactError("what the model gives depends on no trainable parameter: there is nothing to train")
+    if len({(walk.values[node].dtype, walk.values[node].device) for node in ends}) > 1:
+        raise NotExactError("the activations at the cut differ in type or device: one tensor cannot keep them")
     prefix = _prefix(model, graph, ends)
     as_is = _behind(model, graph, ends, needed)
     after = [names[node] for node in ends]
