@@ -33,15 +33,15 @@ def test_multi_gpu_is_played_by_a_learner(notebook):
     expect(line).to_be_visible()
 
     # a wrong answer is named, the right one passes
-    task, check = "def same_training", "multi_gpu.same_training.check("
-    nb.set_source(task, 'def same_training():\n    return 64, 0.1, "each rank makes a step of its own"')
+    task, check = "def same_as_one", "multi_gpu.same_as_one.check("
+    nb.set_source(task, 'def same_as_one():\n    return 64, 0.1, "each rank makes a step of its own"')
     nb.run_cell(task)
     nb.run_cell(check)
     expect(nb.output(check)).to_contain_text("a step sees 256 images")
-    nb.set_source(task, 'def same_training():\n    return 16, 0.1, "the gradient is the mean over the ranks"')
+    nb.set_source(task, 'def same_as_one():\n    return 16, 0.1, "the gradient is the mean over the ranks"')
     nb.run_cell(task)
     nb.run_cell(check)
-    expect(nb.output(check)).to_contain_text("same_training: passed")
+    expect(nb.output(check)).to_contain_text("same_as_one: passed")
     nb.screenshot("multi-gpu")
     nb.theme("dark")
     nb.screenshot("multi-gpu-dark")

@@ -13,7 +13,7 @@ from ftlab.exercises.multi_gpu import (
     inner_model,
     load_and_wrap,
     names_in_the_file,
-    same_training,
+    same_as_one,
     thaw_under_ddp,
     validation_share,
     who_calls,
@@ -127,7 +127,7 @@ def by_hand_with_ftlab(model, batch, count):
     return DataParallelByHand(model, ["cpu"] * count)(batch)
 
 
-@wrong(same_training, says="is no number of images")
+@wrong(same_as_one, says="is no number of images")
 def a_share():
     return 0.25, 0.1, "the gradient is the mean over the ranks"
 

@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def family():
-    """Return every process on this machine that belongs to a launch, and every child of this one."""
-    found = set(psutil.Process().children(recursive=True))
+    """Return every process on this machine that belongs to a launch, and every Python that this one started."""
+    # Python only: a browser that other tests use starts and ends processes as it likes.
+    found = {child for child in psutil.Process().children(recursive=True) if "python" in child.name()}
     for process in psutil.process_iter():
         try:
             if "ftlab.multi_gpu." in " ".join(process.cmdline()) or "FTLAB_TEST_ORPHAN" in process.environ():
@@ -272,7 +273,7 @@ def kernel():
 def until(client, wanted):
     """Return the first output that contains a text."""
     while True:
-        message = client.get_iopub_msg(timeout=60)
+        message = client.get_iopub_msg(timeout=120)
         text = message["content"].get("text", "")
         if wanted in text:
             return text

@@ -112,7 +112,8 @@ def _leaks(plan: Plan) -> Iterator[Finding]:
     """Compare the files' contents across the sides and across the classes."""
     sides = {side: _digests(plan, side) for side in ("train", "val")}
     both = sides["train"].keys() & sides["val"].keys()
-    files = [sides["train"][key][0] for key in both]
+    root = Path(plan.folder).expanduser().absolute()
+    files = [Path(sides["train"][key][0]).relative_to(root).as_posix() for key in both]
     yield Finding(
         "no image on both sides of the split",
         not both,

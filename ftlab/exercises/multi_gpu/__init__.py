@@ -1,6 +1,6 @@
 """The exercises of the lesson on several processes: names, gradients, shares of the images, wrapping."""
 
-from ftlab.exercises.multi_gpu.gradients import copies_that_learn, same_training, whole_batch_gradient
+from ftlab.exercises.multi_gpu.gradients import copies_that_learn, same_as_one, whole_batch_gradient
 from ftlab.exercises.multi_gpu.names import clean_names, inner_model, load_and_wrap, names_in_the_file
 from ftlab.exercises.multi_gpu.ranks import epochs_of_rank, thaw_under_ddp, validation_share, who_calls
 
@@ -11,7 +11,7 @@ __all__ = [
     "inner_model",
     "load_and_wrap",
     "names_in_the_file",
-    "same_training",
+    "same_as_one",
     "thaw_under_ddp",
     "validation_share",
     "who_calls",

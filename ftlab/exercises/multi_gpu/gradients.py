@@ -231,7 +231,7 @@ _REASONS = {
 }
 
 
-def check_same_training(answer):
+def check_same_as_one(answer):
     """Three steps of four ranks, computed in one process, against three of the training in the task."""
     value = answer()
     if not isinstance(value, tuple | list) or len(value) != 3 or value[2] not in _REASONS:
@@ -302,7 +302,7 @@ def _numbers_only():
 
 
 @exercise(
-    check=check_same_training,
+    check=check_same_as_one,
     hints=[
         "How many images does one step see, over all ranks?",
         "If the gradient is that of the same 64 images, what must the rate be for the same step?",
@@ -318,7 +318,7 @@ def _numbers_only():
     ],
     remember="`batch_size` counts per process. Same images per step over all ranks: same learning rate.",
 )
-def same_training() -> tuple[int, float, str]:
+def same_as_one() -> tuple[int, float, str]:
     """Choose `batch_size` and `lr` for each of 4 processes with DDP, so that they train as one process does.
 
     The one process has `batch_size=64` and SGD with `lr=0.1`. Return three things: the batch size of each
