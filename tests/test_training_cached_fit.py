@@ -74,6 +74,24 @@ def test_fit_computes_the_frozen_part_once_and_says_so():
     assert 8 <= quick[2].asked < 8 + 8 * 4 + 16  # once, and a few to see whether they stay the same
 
 
+def test_with_a_clip_and_accumulation_too():
+    settings = {"clip": 0.1, "accumulate": 2}
+    quick, plain = train(True, **settings), train(False, **settings)
+    assert_same(plain, quick)
+    assert "computed once" in quick[1].cached
+    assert 0 < quick[1].rows[0]["clipped"] <= 1
+
+
+def test_in_another_precision_the_images_are_used():
+    model = network().float()
+    images = Pictures()
+    images.images = images.images.float()
+    optimizer = SGD(model.parameters(), lr=0.05)
+    for precision, cached in (("bfloat16", False), ("float32", True)):
+        settings = {"epochs": 2, "optimizer": optimizer, "precision": precision, "progress": False}
+        assert bool(fit(model, loader(images, batch_size=4), **settings).cached) == cached
+
+
 @pytest.mark.parametrize("what", ["one epoch", "nothing frozen", "not held"])
 def test_where_it_does_not_pay_or_is_not_exact_the_images_are_used(what):
     def model():
