@@ -14,21 +14,11 @@ import torch
 from ftlab.checkpoints import load, load_into, remap_optimizer, restore, save
 from ftlab.exercises import checkpoints
 from ftlab.exercises.core import Outcome
+from tests.answers import is_wrong, passes
 
 
 def judged(exercise, answer):
     return exercise.judge(answer, seed=5)
-
-
-def passes(exercise, answer):
-    feedback = judged(exercise, answer)
-    assert feedback.passed, feedback
-
-
-def is_wrong(exercise, answer, says):
-    feedback = judged(exercise, answer)
-    assert feedback.outcome is Outcome.WRONG, feedback
-    assert says in feedback.message
 
 
 # -- keep_best ---------------------------------------------------------------------------------------

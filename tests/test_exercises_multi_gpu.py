@@ -20,18 +20,10 @@ from ftlab.exercises.multi_gpu import (
     whole_batch_gradient,
 )
 from ftlab.multi_gpu import EachOnceSampler, shares, strip_prefixes, unwrap
+from tests.answers import Answers
 
-WRONG, RIGHT = [], []
-
-
-def wrong(exercise, says):
-    """Note a wrong answer to `exercise`, and a part of the sentence that it should get."""
-    return lambda function: WRONG.append(pytest.param(exercise, function, says, id=function.__name__))
-
-
-def right(exercise):
-    """Note a right answer to `exercise`."""
-    return lambda function: RIGHT.append(pytest.param(exercise, function, id=function.__name__))
+ANSWERS = Answers()
+right, wrong = ANSWERS.right, ANSWERS.wrong
 
 
 @wrong(inner_model, says="From a plain `nn.Linear` you gave a `dict`")
@@ -174,7 +166,7 @@ def everybody():
     return dict.fromkeys(who_calls.function(), "all")
 
 
-@pytest.mark.parametrize(("exercise", "answer", "says"), WRONG)
+@pytest.mark.parametrize(("exercise", "answer", "says"), ANSWERS.wrongs)
 def test_a_beginner_s_answer_is_wrong_and_the_sentence_fits(exercise, answer, says):
     for seed in range(2):
         feedback = exercise.judge(answer, seed=seed)
@@ -184,7 +176,7 @@ def test_a_beginner_s_answer_is_wrong_and_the_sentence_fits(exercise, answer, sa
         assert "could not go on" not in feedback.message
 
 
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT)
+@pytest.mark.parametrize(("exercise", "answer"), ANSWERS.rights)
 def test_a_right_answer_of_another_style_passes(exercise, answer):
     for seed in range(2):
         feedback = exercise.judge(answer, seed=seed)

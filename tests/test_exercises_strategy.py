@@ -10,22 +10,11 @@ from torch.utils.data import DataLoader
 
 from ftlab.exercises import strategy
 from ftlab.exercises.core import Outcome
+from tests.answers import is_wrong, passes
 
 
 def judged(exercise, answer):
     return exercise.judge(answer, seed=5)
-
-
-def passes(exercise, answer):
-    feedback = judged(exercise, answer)
-    assert feedback.passed, feedback
-
-
-def is_wrong(exercise, answer, says):
-    feedback = judged(exercise, answer)
-    assert feedback.outcome is Outcome.WRONG, feedback
-    assert says in feedback.message
-    assert "could not go on" not in feedback.message
 
 
 # -- predict and choose ------------------------------------------------------------------------------

@@ -27,18 +27,10 @@ from ftlab.exercises.training import (
 )
 from ftlab.modes import evaluating
 from ftlab.training import GradientClip, batch_of_one
+from tests.answers import Answers
 
-WRONG, RIGHT = [], []
-
-
-def wrong(exercise, says):
-    """Note a wrong answer to `exercise`, and a part of the sentence that it should get."""
-    return lambda function: WRONG.append(pytest.param(exercise, function, says, id=function.__name__))
-
-
-def right(exercise):
-    """Note a right answer to `exercise`."""
-    return lambda function: RIGHT.append(pytest.param(exercise, function, id=function.__name__))
+ANSWERS = Answers()
+right, wrong = ANSWERS.right, ANSWERS.wrong
 
 
 # --- train_clipped
@@ -571,7 +563,7 @@ def visible_nothing():
     return dict.fromkeys(("2,0", "0,x,1", "1,-1,0", "0,0", ""))
 
 
-@pytest.mark.parametrize(("exercise", "answer", "says"), WRONG)
+@pytest.mark.parametrize(("exercise", "answer", "says"), ANSWERS.wrongs)
 def test_a_wrong_answer_is_named(exercise, answer, says):
     for seed in range(2):
         feedback = exercise.judge(answer, seed=seed)
@@ -581,7 +573,7 @@ def test_a_wrong_answer_is_named(exercise, answer, says):
         assert "could not go on" not in feedback.message
 
 
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT)
+@pytest.mark.parametrize(("exercise", "answer"), ANSWERS.rights)
 def test_a_right_answer_of_another_style_passes(exercise, answer):
     for seed in range(3):
         feedback = exercise.judge(answer, seed=seed)
@@ -589,5 +581,5 @@ def test_a_right_answer_of_another_style_passes(exercise, answer):
 
 
 def test_each_exercise_has_beginners_here():
-    exercises = {parameters.values[0].name for parameters in itertools.chain(WRONG, RIGHT)}
+    exercises = {parameters.values[0].name for parameters in itertools.chain(ANSWERS.wrongs, ANSWERS.rights)}
     assert len(exercises) == 14
