@@ -116,7 +116,7 @@ def living(*kinds: type) -> list:
     An object refers to its class, so the garbage collector finds it among those that do. To go through all
     objects there are takes five times as long.
     """
-    classes = {member for kind in kinds for member in _family(kind)}
+    classes = {member for kind in kinds for member in family(kind)}
     return [thing for thing in gc.get_referrers(*classes) if issubclass(type(thing), kinds)]
 
 
@@ -136,7 +136,8 @@ def members(optimizer: Optimizer) -> dict[int, tuple[dict, torch.Tensor]]:
     return {id(p): (group, p) for group in optimizer.param_groups for p in group["params"]}
 
 
-def _family(kind: type) -> Iterator[type]:
+def family(kind: type) -> Iterator[type]:
+    """Yield a class and all that are derived from it."""
     yield kind
     for child in kind.__subclasses__():
-        yield from _family(child)
+        yield from family(child)

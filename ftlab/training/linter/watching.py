@@ -19,6 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from ftlab.freezing.snapshot import family
+
 from .events import Event
 
 CLIPS = ("clip_grad_norm_", "clip_grad_value_")
@@ -98,9 +100,9 @@ class Watch(TorchFunctionMode):
         yield self._patch(GradScaler, "update", self._update)
         yield self._patch(GradScaler, "step", lambda *_, **__: None, around=self._scaler_steps)
         yield self._patch(GradScaler, "scale", lambda *_, **__: None, after=self._scaled.append)
-        for family in _family(LRScheduler):
-            if "step" in vars(family):
-                yield self._patch(family, "step", self._schedule, around=self._hush)
+        for kind in family(LRScheduler):
+            if "step" in vars(kind):
+                yield self._patch(kind, "step", self._schedule, around=self._hush)
         for place in (vars(torch.nn.utils), vars(torch.nn.utils.clip_grad), self.globals):
             for name in [name for name, thing in list(place.items()) if any(thing is one for one in _CLIPPERS)]:
                 yield self._patch_clip(place, name)
@@ -317,12 +319,6 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _codes(constant)
-
-
-def _family(kind: type) -> Iterator[type]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _family(child)
 
 
 def _parameters(owner: Any) -> Iterator[Tensor]:
