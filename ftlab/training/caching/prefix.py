@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ftlab.modes import keep_modes
+from ftlab.training.caching.depthwise import QuickDepthwise
 from ftlab.training.caching.walk import NotExactError, Walk, attribute, graph_input, is_watched, trace
 
 
@@ -25,7 +26,10 @@ class Rest(nn.Module):
     def forward(self, activations: Tensor) -> Any:
         """Return what the model gives for the images of these activations."""
         parts = unpack(activations, self.shapes)
-        return self.unpacked(*map(in_format, parts) if self.channels_last else parts)
+        if not self.channels_last:
+            return self.unpacked(*parts)
+        with QuickDepthwise():
+            return self.unpacked(*map(in_format, parts))
 
     def unpacked(self, *activations: Tensor) -> Any:
         """Return the same for the activations of each place."""
