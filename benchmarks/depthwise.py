@@ -1,4 +1,4 @@
-"""The weight gradient of a depthwise convolution: PyTorch's (oneDNN) beside ftlab's, place by place of the kernel.
+"""The weight gradient of a depthwise convolution: PyTorch's (oneDNN) beside ftlab's, place by place.
 
     python benchmarks/depthwise.py
 
@@ -35,8 +35,7 @@ def compare(kernel, size, stride):
     pytorch = least(lambda: torch.ops.aten.convolution_backward(gradient, images, weight, None, *pairs, *others))
     ours = least(lambda: weight_gradient(images, weight, gradient, *pairs))
     shape = f"{channels} x {size} x {size}"
-    row = [f"{kernel} x {kernel}", shape, str(stride), f"{pytorch:.2f}", f"{ours:.2f}", f"{pytorch / ours:.2f}"]
-    return row
+    return [f"{kernel} x {kernel}", shape, str(stride), f"{pytorch:.2f}", f"{ours:.2f}", f"{pytorch / ours:.2f}"]
 
 
 def main():

@@ -247,6 +247,19 @@ def run(python, tool, row, seed, threads, epochs):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+def whole_lesson():
+    """Return the seconds of lesson 00 from the start of its kernel to its last cell, as a reader runs it."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    start = time.perf_counter()
+    lesson = HERE.parent / "notebooks/00_welcome.ipynb"
+    NotebookClient(
+        nbformat.read(lesson, as_version=4), resources={"metadata": {"path": str(lesson.parent)}}
+    ).execute()
+    return time.perf_counter() - start
+
+
 def table(row, found, epochs):
     """Return the table of one row; the ratios are to the fastest of the others."""
     what, usual, _ = ROWS[row]
@@ -288,6 +301,8 @@ def main():
             for tool in options.tools:
                 found[tool].append(run(python, tool, row, seed, options.threads, options.epochs))
         print(table(row, found, options.epochs), flush=True)
+        if row == "welcome" and "ftlab" in options.tools:
+            print(f"the whole notebook, with its kernel, panels and exercises: {whole_lesson():.1f} seconds")
 
 
 if __name__ == "__main__":
