@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -336,6 +337,33 @@ def test_a_loop_that_catches_every_exception_is_ended(monkeypatch):
 
     monkeypatch.setattr(runner, "GRACE", 120.0)  # a busy machine may take its time
     assert hasty.judge(stubborn).message == "It did not end within 0.5 seconds."
+
+
+def test_the_time_in_which_it_waits_for_a_processor_does_not_count(monkeypatch):
+    monkeypatch.setattr(runner, "waited", lambda thread: 1000.0)
+    assert runner.run(lambda: time.sleep(0.5), seconds=0.1).stopped == ""
+    monkeypatch.setattr(runner, "waited", lambda thread: 0.0)
+    assert runner.run(lambda: time.sleep(0.5), seconds=0.1).stopped == "time"
+
+
+@pytest.mark.skipif(not runner.waited(threading.main_thread()), reason="this system does not tell")
+def test_a_thread_that_another_process_keeps_from_running_waits():
+    def work():
+        """Work for as long as it takes to be interrupted by another process on the same processor."""
+        begun, before = time.thread_time(), runner.waited(threading.current_thread())
+        while time.thread_time() < begun + 0.3:
+            pass
+        return runner.waited(threading.current_thread()) - before
+
+    processors = os.sched_getaffinity(0)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            for process in (other.pid, 0):
+                os.sched_setaffinity(process, {min(processors)})
+            assert work() > 0.01
+        finally:
+            other.kill()
+            os.sched_setaffinity(0, processors)
 
 
 def test_a_call_that_cannot_be_ended_is_left_behind_and_said(monkeypatch):
