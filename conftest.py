@@ -2,6 +2,9 @@
 
 import os
 
+import pytest
+from hypothesis import HealthCheck, settings
+
 # Two busy processes with two torch threads each ran 75 times slower than with one. Kernels inherit this.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Under test: a failed exercise check raises, background work is waited for.
@@ -10,3 +13,26 @@ os.environ["FTLAB_CI"] = "1"
 os.environ.pop("FTLAB_BACKBONE", None)
 
 pytest_plugins = ["tests.guard"]
+
+# The same examples everywhere, however long they take: no test fails by chance, or on a slow machine.
+settings.register_profile(
+    "same everywhere",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same everywhere")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures
+def pytest_runtest_setup(item):
+    """Begin each test with the same random state, whichever tests ran before it in this process."""
+    import random
+
+    import numpy as np
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - this is the state that augmentations draw from
+    random.seed(0)

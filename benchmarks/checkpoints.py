@@ -12,7 +12,6 @@ file has no right checksums: the ways that compare them are left out for it.
 
 import argparse
 import json
-import re
 import struct
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+
+from peak import peak, restart
 
 from ftlab.table import Table
 
@@ -84,14 +85,9 @@ WAYS = {
 }
 
 
-def peak():
-    """Return the highest memory of this process, in bytes; getrusage hands on the parent's."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
 def measure(way, path):
     work = WAYS[way][0](path)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest memory is counted from here
+    restart()
     before, start = peak(), time.perf_counter()
     result = work()
     return {"seconds": time.perf_counter() - start, "rise": peak() - before, "kept": result is not None}

@@ -15,7 +15,6 @@ use the PyTorch that is there.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,8 @@ import sysconfig
 import time
 import warnings
 from pathlib import Path
+
+from peak import peak
 
 from ftlab.table import Table
 
@@ -196,7 +197,7 @@ def measure(tool, row, seed, threads, epochs):
     return {
         "seconds": wall,
         "cpu": cpu,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory": peak() / 2**20,
         "accuracy": accuracy(model, val),
         "said": said[0],
     }

@@ -10,7 +10,6 @@ though the system can take them back at any time.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from peak import peak, restart
 from torchvision import models
 
 from ftlab.table import Table
@@ -38,21 +38,20 @@ def one(name: str, path: str, way: str) -> None:
     size = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     image = torch.randn(1, 3, size, size)
     names = {"torch": torch, "build": build, "path": path, "make": lambda: models.get_model(name)}
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    restart()
+    before, start = peak(), time.perf_counter()
     exec(WAYS[way], names)
-    loaded, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded, when_loaded = time.perf_counter() - start, peak() - before
     with torch.no_grad():
         names["model"].eval()(image)
     used = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps([loaded, used, (peak - before) / 1024, (after - before) / 1024]))
+    print(json.dumps([loaded, used, when_loaded / 2**20, (peak() - before) / 2**20]))
 
 
 def main(name: str = "vit_l_16") -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.pt")
-        # in a process of its own: a child inherits the highest memory of its parent
         model = f"torchvision.models.get_model({name!r})"
         write = f"import torch, torchvision; torch.save({model}.state_dict(), {str(path)!r})"
         subprocess.run([sys.executable, "-c", write], check=True)

@@ -13,14 +13,12 @@ import contextlib
 import importlib.util
 import io
 import json
-import resource
 import subprocess
 import sys
-import threading
 import time
 
-import psutil
 import torch
+from peak import peak, restart
 from torch import nn
 from torchvision import models
 
@@ -52,27 +50,6 @@ def on_meta(name):
         return models.get_model(name)
 
 
-class Peak:
-    """Watch the memory of this process from a thread."""
-
-    def __enter__(self):
-        self.process, self.going = psutil.Process(), True
-        self.before = self.top = self.process.memory_info().rss
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self):
-        while self.going:
-            self.top = max(self.top, self.process.memory_info().rss)
-            time.sleep(0.002)
-
-    def __exit__(self, *_):
-        self.going = False
-        self.thread.join()
-        self.rise = self.top - self.before
-
-
 def measure(tool, name):
     torch.set_num_threads(1)
     model = on_meta(name).to_empty(device="cpu").train()
@@ -84,10 +61,10 @@ def measure(tool, name):
         norm.eval()
     modes = [m.training for m in model.modules()]
     random = torch.get_rng_state()
-    with Peak() as peak:
-        start = time.perf_counter()
-        look(tool, model)
-        first = time.perf_counter() - start
+    restart()
+    before, start = peak(), time.perf_counter()
+    look(tool, model)
+    first, rise = time.perf_counter() - start, peak() - before
     changed = [
         "statistics" if any(norm.num_batches_tracked > 0 for norm in norms) else "",
         "modes" if modes != [m.training for m in model.modules()] else "",
@@ -99,8 +76,7 @@ def measure(tool, name):
     return {
         "first": first,
         "seconds": seconds,
-        "rise": peak.rise,
-        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rise": rise,
         "parameters": parameters,
         "work": work,
         "changed": ", ".join(filter(None, changed)) or "nothing",

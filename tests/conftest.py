@@ -14,7 +14,7 @@ FAILED = pytest.StashKey[bool]()
 def browser():
     """A real Chromium; without one, browser tests fail in CI and are skipped elsewhere."""
     chromium = jupyterlab.need_chromium()
-    expect.set_options(timeout=20_000)  # milliseconds: two cores may be busy with other tests
+    expect.set_options(timeout=jupyterlab.PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=jupyterlab.CHROMIUM_ARGUMENTS)
         yield browser

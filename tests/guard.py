@@ -24,7 +24,8 @@ from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
 POLL = 0.5  # seconds between two looks at whether the kernel is alive
-LINGER = 2.0  # seconds that threads get to finish, or fail, after the last cell
+PATIENCE = 240  # seconds for an answer of the kernel between two cells
+LINGER = 10.0  # seconds that threads get to finish, or fail, after the last cell
 
 
 def _watch() -> None:  # runs inside the kernel, from its source: it may only use what it imports
@@ -93,8 +94,8 @@ class GuardedKernel(RunningKernel):
 
     def _ask(self, code: str, **expressions: str) -> None:
         message = self.kc.execute(code, silent=True, store_history=False, user_expressions=expressions)
-        self.await_reply(message, timeout=30)
-        self.await_idle(message, timeout=30)
+        self.await_reply(message, timeout=PATIENCE)
+        self.await_idle(message, timeout=PATIENCE)
 
 
 def _stderr(cell: IPyNbCell) -> str:

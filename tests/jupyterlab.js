@@ -14,7 +14,7 @@ window.player = {
   async open(path) {
     const panel = await jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' });
     const ready = panel.context.ready.then(() => panel.revealed).then(() => panel.sessionContext.ready);
-    await this.limited(ready, 60_000, `${path} has no kernel after a minute; does it name one?`);
+    await this.limited(ready, 300_000, `${path} has no kernel after five minutes; does it name one?`);
   },
   async runAll(path, milliseconds) {
     jupyterapp.shell.activateById(this.panel(path).id);
@@ -25,7 +25,7 @@ window.player = {
     jupyterapp.shell.activateById(this.panel(path).id);
     this.panel(path).content.deselectAll();
     this.panel(path).content.activeCellIndex = number;
-    await this.limited(jupyterapp.commands.execute('notebook:run-cell'), 120_000, 'the cell still runs');
+    await this.limited(jupyterapp.commands.execute('notebook:run-cell'), 900_000, 'the cell still runs');
   },
   sources(path) {
     return this.cells(path).map((cell) => cell.model.sharedModel.getSource());

@@ -36,6 +36,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
+PATIENCE = 300  # seconds for what takes one: a machine may be slow, and its cores busy with other tests
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -110,7 +111,7 @@ class Server:
         self._wait()
 
     def _wait(self) -> None:
-        end = time.monotonic() + 90
+        end = time.monotonic() + PATIENCE
         while True:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()}")
@@ -128,7 +129,7 @@ class Server:
         """Ask the server's REST interface, with its own token if no other is given."""
         request = urllib.request.Request(f"{self.url}/api/{path}")
         request.add_header("Authorization", f"token {self.token if token is None else token}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def stop(self) -> None:
@@ -190,7 +191,7 @@ class Notebook:
         """Open it in JupyterLab and wait for its kernel."""
         self._play("open")
 
-    def run_all(self, timeout: float = 120) -> None:
+    def run_all(self, timeout: float = 3 * PATIENCE) -> None:
         """Run all cells as JupyterLab's menu does, and wait for them; a cell that fails is named."""
         self._play("runAll", timeout * 1000)
         failed = self._play("failures")
@@ -248,9 +249,10 @@ class Notebook:
 def open_page(browser, lab: Lab) -> Page:
     """Open JupyterLab in a page and wait until it is ready."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(PATIENCE * 1000)
     page.add_init_script(path=Path(__file__).with_suffix(".js"))
     page.goto(f"{lab.url}/lab?token={lab.token}&reset")
-    page.wait_for_function("() => window.jupyterapp?.shell", timeout=60_000)
+    page.wait_for_function("() => window.jupyterapp?.shell", timeout=PATIENCE * 1000)
     page.evaluate("async () => { await jupyterapp.restored; jupyterapp.shell.collapseLeft(); }")
     return page
 

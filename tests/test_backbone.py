@@ -73,7 +73,7 @@ def run(lesson: Path, folder: Path) -> list[str]:
     Whatever else a cell raises fails the test.
     """
     notebook = nbformat.read(lesson, as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3")
+    client = nbclient.NotebookClient(notebook, timeout=900, startup_timeout=300, kernel_name="python3")
     untrue = []
     with client.setup_kernel(cwd=str(folder)):
         for index, cell in enumerate(notebook.cells):
@@ -96,7 +96,7 @@ class OnResNet18:
 
     lesson: Path
 
-    @pytest.mark.timeout(600)  # seconds; half a minute to a whole one, on a core of its own
+    @pytest.mark.timeout(1800)  # seconds; half a minute to a whole one, on a core of its own
     def test_it_runs_on_a_resnet18_that_is_fetched(self, server, home, tmp_path, monkeypatch):
         asked = len(server.asked)
         # In every process, for lessons start some; Python runs a file of this name as it starts.

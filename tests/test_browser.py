@@ -124,7 +124,10 @@ def test_the_kernel_is_this_python_with_one_torch_thread_and_as_a_learner_has_it
 def test_what_goes_wrong_in_the_page_is_collected(lab, labpage, script, trouble):
     with jupyterlab.watched(labpage, lab.url) as troubles:
         labpage.evaluate(f"() => {{ {script} }}")
-        labpage.wait_for_timeout(300)
+        for _ in range(10 * jupyterlab.PATIENCE):
+            if troubles:
+                break
+            labpage.wait_for_timeout(100)  # milliseconds, in which the page's events come in
     assert any(trouble in seen for seen in troubles)
 
 

@@ -1,5 +1,6 @@
 """The lesson on learning rates as a learner has it: run in JupyterLab, and played."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,11 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "06_learning_rates.ipynb"
-MINUTE = 60  # seconds
 
 
 def test_learning_rates_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
-    nb.run_all(timeout=4 * MINUTE)
+    nb.run_all()
 
     # choose a schedule that takes the rates away, read the mark; measure a step; drag a rate
     panel = nb.output("RatesPanel(")
@@ -21,18 +21,18 @@ def test_learning_rates_is_played_by_a_learner(notebook):
     expect(line).to_contain_text("SGD, constant")
     panel.get_by_label("schedule").select_option(label="step")
     panel.get_by_label("called").select_option(label="first in the epoch")
-    expect(panel).to_contain_text("the schedule is one value early", timeout=MINUTE * 1000)
-    assert "one value early" in picture.get_attribute("alt")
+    expect(panel).to_contain_text("the schedule is one value early")
+    expect(picture).to_have_attribute("alt", re.compile("one value early"))
     step = panel.get_by_role("button", name="Measure one step")
     step.focus()
     step.press("Enter")
-    expect(panel.get_by_role("img")).to_have_count(2, timeout=MINUTE * 1000)
-    assert "moved by" in panel.get_by_role("img").nth(1).get_attribute("alt")
+    expect(panel.get_by_role("img")).to_have_count(2)
+    expect(panel.get_by_role("img").nth(1)).to_have_attribute("alt", re.compile("moved by"))
     nb.screenshot("learning-rates-panel", of=panel)
     handle = panel.locator(".noUi-handle").nth(2)
     handle.focus()
     handle.press("ArrowRight")
-    expect(panel.get_by_role("img")).to_have_count(1, timeout=MINUTE * 1000)  # the measured step is out of date
+    expect(panel.get_by_role("img")).to_have_count(1)  # the measured step is out of date
     panel.get_by_role("button", name="Show the code").click()
     expect(panel).to_contain_text("for epoch in range(10):")
 

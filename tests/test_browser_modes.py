@@ -8,22 +8,21 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "04_modes.ipynb"
-MINUTE = 60  # seconds
 
 
 def test_modes_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
-    nb.run_all(timeout=4 * MINUTE)
+    nb.run_all()
     expect(nb.output("log.plot()").locator("img")).to_be_visible()
 
     # from train mode to eval mode: the cat comes back, and nothing moves
     panel = nb.output("ModesPanel()")
     line, picture = panel.get_by_role("status").first, panel.get_by_role("img")
-    expect(line).to_contain_text("looking changed 147 tensors", timeout=MINUTE * 1000)
+    expect(line).to_contain_text("looking changed 147 tensors")
     expect(picture).to_be_visible()
     nb.screenshot("modes-panel-train", of=panel)
     panel.get_by_role("button", name="eval", exact=True).click()
-    expect(line).to_contain_text("Egyptian cat", timeout=MINUTE * 1000)
+    expect(line).to_contain_text("Egyptian cat")
     expect(line).to_contain_text("looking changed no tensors")
     expect(panel).to_contain_text("gives 149 of 149 parameters a gradient")
 
@@ -31,14 +30,14 @@ def test_modes_is_played_by_a_learner(notebook):
     switch = panel.get_by_role("button", name="no_grad", exact=True)
     switch.focus()
     switch.press("Enter")
-    expect(line).to_contain_text("0.0 MiB kept", timeout=MINUTE * 1000)
+    expect(line).to_contain_text("0.0 MiB kept")
     expect(line).to_contain_text("Egyptian cat")
     expect(panel).to_contain_text("does not require grad")
     handle = panel.locator(".noUi-handle").first  # the batch: 4 images
     handle.focus()
     handle.press("ArrowRight")
-    expect(line).to_contain_text("eval mode, no_grad, 5 images", timeout=MINUTE * 1000)
-    expect(line).to_contain_text("Egyptian cat", timeout=MINUTE * 1000)
+    expect(line).to_contain_text("eval mode, no_grad, 5 images")
+    expect(line).to_contain_text("Egyptian cat")
     panel.get_by_role("button", name="Show the code").click()
     expect(panel).to_contain_text("logits = model(images[:5])")
     nb.screenshot("modes-panel-eval", of=panel)

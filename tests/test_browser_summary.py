@@ -12,7 +12,7 @@ LESSON = Path(__file__).parents[1] / "notebooks" / "02_summary.ipynb"
 
 def test_summary_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
-    nb.run_all(timeout=240)
+    nb.run_all()
 
     # the summary folds without a kernel: a native <details>
     found = nb.panel

@@ -8,12 +8,11 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "03_surgery.ipynb"
-MINUTE = 60  # seconds
 
 
 def test_surgery_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
-    nb.run_all(timeout=4 * MINUTE)
+    nb.run_all()
 
     # cut after layer3, ten heads, by keyboard; then share layer4 and see what is not there
     panel = nb.output("SurgeryPanel(models")

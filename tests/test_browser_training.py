@@ -8,12 +8,11 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "07_training.ipynb"
-MINUTE = 60  # seconds
 
 
 def test_training_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
-    nb.run_all(timeout=5 * MINUTE)
+    nb.run_all()
 
     # the linter names the slips of a loop that was brought, and reads the learner's own
     report = nb.output("report = check_loop(brought)")
@@ -39,7 +38,7 @@ def test_training_is_played_by_a_learner(notebook):
     run = panel.get_by_role("button", name="Run three batches")
     run.focus()
     run.press("Enter")
-    expect(panel).to_contain_text("after 3 batches the parameters moved by", timeout=MINUTE * 1000)
+    expect(panel).to_contain_text("after 3 batches the parameters moved by")
     expect(panel.get_by_role("img")).to_have_count(1)
     nb.screenshot("training-panel", of=panel)
     panel.get_by_role("button", name="Drop").click()

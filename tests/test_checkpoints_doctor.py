@@ -35,7 +35,7 @@ def as_json(capsys, *arguments: object) -> tuple[int, dict]:
 def in_a_process(*arguments: object, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "ftlab", "doctor", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, env=environment, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, env=environment, timeout=600, **options)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_a_name_that_is_no_text_and_a_terminal_that_knows_ascii_only(tmp_path):
     for more in ([], [b"--json"]):
         command = [sys.executable, b"-X", b"utf8=0", b"-m", b"ftlab", b"doctor", path, *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-        ran = subprocess.run(command, capture_output=True, env=environment, timeout=120)
+        ran = subprocess.run(command, capture_output=True, env=environment, timeout=600)
         assert ran.returncode == 0
         assert b"Traceback" not in ran.stderr
         assert b"\x1b" not in ran.stdout

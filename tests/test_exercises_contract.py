@@ -213,7 +213,9 @@ def solve(notebook, exercises):
 
 
 def run(notebook, folder):
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=900, startup_timeout=300, resources={"metadata": {"path": str(folder)}}
+    ).execute()
 
 
 def verdict(notebook, exercise):

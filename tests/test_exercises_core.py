@@ -2,10 +2,12 @@
 
 import _thread
 import contextlib
+import copy
 import gc
 import json
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -35,7 +37,7 @@ def check_doubled(answer):
             raise Wrong(f"For `number={number}` it gave `{value}`.", ask="What is <b>double</b>?")
 
 
-@exercise(check=check_doubled, hints=["Look at the name.", "Use `2 *`."], remember="Twice is twice.", seconds=0.5)
+@exercise(check=check_doubled, hints=["Look at the name.", "Use `2 *`."], remember="Twice is twice.", seconds=120)
 def double(number: int) -> int:
     """Return the double of `number`."""
     return 2 * number
@@ -73,15 +75,14 @@ def check_changed(answer):
         raise Wrong("The weight still learns.", ask="Why?")
 
 
-@exercise(check=check_changed, hints=["one", "two"], seconds=0.5)
+@exercise(check=check_changed, hints=["one", "two"], seconds=120)
 def change(model: nn.Module) -> None:
     """Freeze `model`."""
     model.requires_grad_(False)
 
 
-@pytest.fixture
-def short_grace(monkeypatch):
-    monkeypatch.setattr(runner, "GRACE", 0.3)
+hasty = copy.copy(double)  # for answers without an end; the others may take their time on a busy machine
+hasty.seconds = 0.5
 
 
 # --- three outcomes
@@ -322,26 +323,55 @@ def test_a_loop_without_end_is_ended():
         while True:
             print("round")
 
-    feedback = double.judge(forever)
+    feedback = hasty.judge(forever)
     assert feedback.outcome is Outcome.WRONG
     assert feedback.message == "It did not end within 0.5 seconds."
     assert feedback.checked == ""
 
 
-def test_a_loop_that_catches_every_exception_is_ended():
+def test_a_loop_that_catches_every_exception_is_ended(monkeypatch):
     def stubborn(number):
         while True:
             with contextlib.suppress(Exception):
                 sum(range(1000))
 
-    assert double.judge(stubborn).message == "It did not end within 0.5 seconds."
+    monkeypatch.setattr(runner, "GRACE", 120.0)  # a busy machine may take its time
+    assert hasty.judge(stubborn).message == "It did not end within 0.5 seconds."
 
 
-def test_a_call_that_cannot_be_ended_is_left_behind_and_said(short_grace):
-    start = time.monotonic()
-    feedback = double.judge(lambda number: time.sleep(5))
-    assert time.monotonic() - start < 4
+def test_the_time_in_which_it_waits_for_a_processor_does_not_count(monkeypatch):
+    monkeypatch.setattr(runner, "waited", lambda thread: 1000.0)
+    assert runner.run(lambda: time.sleep(0.5), seconds=0.1).stopped == ""
+    monkeypatch.setattr(runner, "waited", lambda thread: 0.0)
+    assert runner.run(lambda: time.sleep(0.5), seconds=0.1).stopped == "time"
+
+
+@pytest.mark.skipif(not runner.waited(threading.main_thread()), reason="this system does not tell")
+def test_a_thread_that_another_process_keeps_from_running_waits():
+    def work():
+        """Work for as long as it takes to be interrupted by another process on the same processor."""
+        begun, before = time.thread_time(), runner.waited(threading.current_thread())
+        while time.thread_time() < begun + 0.3:
+            pass
+        return runner.waited(threading.current_thread()) - before
+
+    processors = os.sched_getaffinity(0)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            for process in (other.pid, 0):
+                os.sched_setaffinity(process, {min(processors)})
+            assert work() > 0.01
+        finally:
+            other.kill()
+            os.sched_setaffinity(0, processors)
+
+
+def test_a_call_that_cannot_be_ended_is_left_behind_and_said(monkeypatch):
+    monkeypatch.setattr(runner, "GRACE", 0.3)
+    let_go = threading.Event()
+    feedback = hasty.judge(lambda number: let_go.wait())
     assert "restart the kernel" in feedback.message
+    let_go.set()
     assert double.judge(lambda number: 2 * number).passed
 
 
@@ -359,7 +389,7 @@ def test_memory_without_end_is_ended():
         while True:
             hoard.append(np.ones(100_000))
 
-    run = runner.run(lambda: hoards(1), seconds=20, memory=2**26)
+    run = runner.run(lambda: hoards(1), seconds=120, memory=2**26)
     hoard.clear()
     assert run.stopped == "memory"
     assert not run.alive
@@ -382,8 +412,8 @@ def test_the_stop_button_ends_the_check_and_the_answer():
             ended.set()
 
     with pytest.raises(KeyboardInterrupt):
-        runner.run(lambda: forever(1), seconds=20)
-    assert ended.wait(1)
+        runner.run(lambda: forever(1), seconds=120)
+    assert ended.wait(120)
     assert Path.cwd() == folder
 
 
@@ -469,15 +499,15 @@ def test_nothing_of_the_learner_is_kept(outcome):
 def test_limits_and_prints_hold_in_a_notebook_kernel(tmp_path):
     cells = [
         "from ftlab.exercises import freezing",
-        "freezing.freeze_backbone.seconds = 0.5\ndef forever(model):\n    print('<here>')\n    while True: pass",
-        "freezing.freeze_backbone.judge(forever)",
+        "freezing.freeze_backbone.seconds = 120\ndef forever(model):\n    print('<here>')\n    while True: pass",
         "def fails(model):\n    model[0]\nfreezing.freeze_backbone.judge(fails)",
         "freezing.freeze_backbone.judge(freezing.freeze_backbone.function)",
+        "freezing.freeze_backbone.seconds = 3\nfreezing.freeze_backbone.judge(forever)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    (stopped,), (failed,), (passed,) = (cell.outputs for cell in notebook.cells[2:])
-    assert "It did not end within 0.5 seconds." in stopped.data["text/plain"]
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (failed,), (passed,), (stopped,) = (cell.outputs for cell in notebook.cells[2:])
+    assert "It did not end within 3 seconds." in stopped.data["text/plain"]
     assert "<here>" in stopped.data["text/plain"]
     assert "in line 2 of `fails` (`model[0]`)" in failed.data["text/plain"]
     assert passed.data["text/plain"].startswith("✔")

@@ -195,7 +195,7 @@ def run_pytest(
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [*command, "--junitxml=result.xml", "-p", "no:cacheprovider", *arguments],
-        cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280,
+        cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
 
 
@@ -245,8 +245,8 @@ def test_the_good_partner_passes(judged, name):
     ]
 
 
-def test_a_dead_kernel_is_noticed_long_before_the_cell_timeout_of_120_seconds(judged):
-    assert judged["kernel_dies_bad"][0].seconds < 60
+def test_a_dead_kernel_is_noticed_long_before_the_cell_timeout_of_ten_minutes(judged):
+    assert judged["kernel_dies_bad"][0].seconds < 300
 
 
 def test_cells_after_a_failure_name_the_cell_that_failed(judged):

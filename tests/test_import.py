@@ -46,7 +46,13 @@ def test_panels_load_ipywidgets():
 
 
 def test_a_name_that_is_no_topic_is_answered_with_the_topics():
-    with pytest.raises(
-        AttributeError, match="ftlab has no topic 'freezer'; the topics are capstone, checkpoints, data"
-    ):
+    with pytest.raises(AttributeError, match="ftlab has no 'freezer'; it has capstone, checkpoints, data"):
         ftlab.freezer  # noqa: B018
+
+
+@pytest.mark.parametrize("package", ["checkpoints", "finetune"])
+def test_each_name_of_a_lazy_package_is_found_where_it_is_said_to_be(package):
+    module = getattr(ftlab, package)
+    assert dir(module) == module.__all__ == [name for name in module.__all__ if hasattr(module, name)]
+    with pytest.raises(AttributeError, match=f"ftlab.{package} has no 'sav'; it has "):
+        module.sav  # noqa: B018

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -17,19 +18,24 @@ from jupyter_client.manager import KernelManager
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ftlab.multi_gpu import device, launch, preflight
+from ftlab.multi_gpu import device, launch, preflight, processes
+from ftlab.multi_gpu.failures import is_whole_stack
 from ftlab.multi_gpu.launcher import _packed
 
 ROOT = Path(__file__).parents[1]
+MARK = "FTLAB_TEST_FAMILY"
 
 
-def family():
-    """Return every process on this machine that belongs to a launch, and every Python that this one started."""
+def family(mark):
+    """Return every process that was started with this mark, and every Python that this one started.
+
+    A launch of another test, which runs beside this one, has another mark.
+    """
     # Python only: a browser that other tests use starts and ends processes as it likes.
     found = {child for child in psutil.Process().children(recursive=True) if "python" in child.name()}
     for process in psutil.process_iter():
         try:
-            if "ftlab.multi_gpu." in " ".join(process.cmdline()) or "FTLAB_TEST_ORPHAN" in process.environ():
+            if process.environ().get(MARK) == mark:
                 found.add(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
@@ -37,11 +43,13 @@ def family():
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left():
-    before = family()
+def nothing_is_left(monkeypatch):
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)  # what a test starts inherits it
+    before = family(mark)
     yield
-    end = time.monotonic() + 5
-    while (left := family() - before) and time.monotonic() < end:
+    end = time.monotonic() + 120
+    while (left := family(mark) - before) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left
 
@@ -126,12 +134,19 @@ def test_a_rank_that_is_killed_is_told_with_the_reason():
         launch(die, device="cpu")
 
 
-def test_a_rank_that_hangs_is_ended_and_explained():
+def test_a_rank_that_hangs_is_ended_and_explained(tmp_path, monkeypatch):
+    waits, have_begun = tmp_path / "rank 0 waits", processes.have_begun
+
+    def begun(folder, nproc):  # the two seconds begin when all have got where the text says that they are
+        return have_begun(folder, nproc) and waits.exists() and (folder / "1.result").exists()
+
+    monkeypatch.setattr(processes, "have_begun", begun)
+
     def wait():
-        os.environ["FTLAB_TEST_ORPHAN"] = "1"
         subprocess.Popen(["sleep", "1000"])  # what a rank started ends with it
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if dist.get_rank() == 0:
+            waits.touch()
             dist.all_reduce(torch.ones(1))
 
     with pytest.raises(TimeoutError) as caught:
@@ -140,6 +155,16 @@ def test_a_rank_that_hangs_is_ended_and_explained():
     assert first == "the 2 processes did not end within 2 seconds, and were ended"
     assert rank_0.endswith("in wait: dist.all_reduce(torch.ones(1))")
     assert rank_1 == "rank 1 had returned, and waited for the others to do so"
+
+
+def test_a_stack_is_whole_when_its_outermost_place_is_there():
+    stack = (
+        'Stack (most recent call first):\n  File "a.py", line 3 in wait\n  File "agent.py", line 9 in <module>\n'
+    )
+    assert is_whole_stack(stack)
+    assert is_whole_stack(stack.replace("<module>", "_run_module_as_main"))
+    assert is_whole_stack(100 * '  File "a.py", line 3 in deeper\n' + "  ...\n")
+    assert not any(is_whole_stack(stack[:end]) for end in range(len(stack)))
 
 
 def test_stop_ends_a_launch_in_a_thread():
@@ -155,7 +180,7 @@ def test_stop_ends_a_launch_in_a_thread():
     thread.start()
     time.sleep(0.2)
     stop.set()
-    thread.join(30)
+    thread.join(240)
     assert len(ended) == 1
 
 
@@ -176,7 +201,7 @@ def test_ranks_that_are_started_as_scripts(tmp_path):
         stdin=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     ) as agent:
-        assert agent.wait(100) == 0
+        assert agent.wait(600) == 0
     results = [pickle.loads((tmp_path / f"{rank}.result").read_bytes()) for rank in range(2)]
     assert [result["rank"] for result in results] == [10, 11]
     assert results[0]["pid"] != results[1]["pid"]
@@ -264,7 +289,7 @@ def kernel():
     manager.start_kernel(cwd=str(ROOT))
     client = manager.blocking_client()
     client.start_channels()
-    client.wait_for_ready(timeout=60)
+    client.wait_for_ready(timeout=240)
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
@@ -273,7 +298,7 @@ def kernel():
 def until(client, wanted):
     """Return the first output that contains a text."""
     while True:
-        message = client.get_iopub_msg(timeout=120)
+        message = client.get_iopub_msg(timeout=600)
         text = message["content"].get("text", "")
         if wanted in text:
             return text
@@ -282,9 +307,9 @@ def until(client, wanted):
 def test_a_notebook_s_functions_classes_and_stop_button(kernel):
     manager, client = kernel
     for cell in CELLS.split("---"):
-        reply = client.execute_interactive(cell, timeout=120, output_hook=lambda message: None)
+        reply = client.execute_interactive(cell, timeout=600, output_hook=lambda message: None)
         assert reply["content"]["status"] == "ok", reply["content"]
-    reply = client.execute_interactive("launch(broken)", timeout=120, output_hook=lambda message: None)
+    reply = client.execute_interactive("launch(broken)", timeout=600, output_hook=lambda message: None)
     told = reply["content"]["evalue"].splitlines()
     assert told[:2] == [
         "rank 0 raised ZeroDivisionError: division by zero",
@@ -294,7 +319,7 @@ def test_a_notebook_s_functions_classes_and_stop_button(kernel):
     message = client.execute(ASLEEP)
     until(client, "[rank 0] asleep")
     manager.interrupt_kernel()  # as the stop button does
-    while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != message:
+    while (reply := client.get_shell_msg(timeout=600))["parent_header"]["msg_id"] != message:
         pass
     assert reply["content"]["ename"] == "KeyboardInterrupt"
     children = psutil.Process(manager.provisioner.process.pid).children(recursive=True)

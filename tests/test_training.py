@@ -300,12 +300,12 @@ print("ended:", history.stopped, history.epochs >= 1, model.training)
 def test_the_stop_button_of_a_real_kernel_ends_it_with_the_history():
     from jupyter_client.manager import start_new_kernel
 
-    manager, client = start_new_kernel()
+    manager, client = start_new_kernel(startup_timeout=240)
     try:
         client.execute(SLOW)
         seen, pressed = "", False
         while "ended:" not in seen:
-            message = client.get_iopub_msg(timeout=60)
+            message = client.get_iopub_msg(timeout=240)
             seen += message["content"].get("text", "")
             assert message["msg_type"] != "error", message["content"]
             if seen.count("validating") >= 4 and not pressed:  # from the second epoch on

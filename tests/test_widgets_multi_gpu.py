@@ -49,7 +49,7 @@ def test_the_code_runs_by_torchrun(panel, tmp_path):
     (tmp_path / "train.py").write_text(panel.code())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, env=environment)
     assert ran.returncode == 0, ran.stderr
     images = sorted(int(n) for _, part in LINE.findall(ran.stdout) for n in part.split(","))
     assert images == sorted(

@@ -3,7 +3,7 @@
 Each name is loaded when it is first used, so that `checkpoints.inspect` works without loading torch.
 """
 
-from importlib import import_module
+from ftlab.lazy import lazy
 
 _NAMES = {
     # name: the module that has it
@@ -33,13 +33,4 @@ _NAMES = {
 }
 
 __all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str):
-    if name in _NAMES:
-        return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
-    raise AttributeError(f"ftlab.checkpoints has no {name!r}; it has {', '.join(sorted(_NAMES))}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_NAMES)
+__getattr__, __dir__ = lazy(__name__, _NAMES)

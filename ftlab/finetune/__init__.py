@@ -1,8 +1,11 @@
-"""Fine-tuning from a folder of images to a checked, resumable model: what `ftlab finetune` does."""
+"""Fine-tuning from a folder of images to a checked, resumable model: what `ftlab finetune` does.
 
-from importlib import import_module
+Each name is loaded when it is first used, so that `ftlab --help` need not load torch.
+"""
 
-_HOME = {
+from ftlab.lazy import lazy
+
+_HOMES = {
     "Plan": "plan",
     "Prediction": "predicting",
     "predict": "predicting",
@@ -10,11 +13,5 @@ _HOME = {
     "split": "running",
 }
 
-__all__ = ["Plan", "Prediction", "predict", "run", "split"]
-
-
-def __getattr__(name: str):
-    # Late, so that `ftlab --help` need not load torch.
-    if name in _HOME:
-        return getattr(import_module(f"ftlab.finetune.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -74,6 +74,11 @@ def read_stack(text: str) -> list[Place]:
     return [Place(file, int(line), function) for file, line, function in reversed(found)]
 
 
+def is_whole_stack(text: str) -> bool:
+    """Return whether `faulthandler`, which writes piece by piece, has got as far as the outermost place."""
+    return bool(re.search(r" in (<module>|_run_module_as_main)\n|^  \.\.\.\n", text, re.MULTILINE))
+
+
 def first(failures: Iterable[Failure]) -> Failure:
     """Return the failure that came first: the later ones are often only its consequence."""
     return min(failures, key=lambda failure: failure.when)

@@ -15,7 +15,9 @@ import torch.distributed as dist
 from ftlab.multi_gpu import processes
 from ftlab.table import Table
 
-PATIENCE = 2.0  # seconds after which a forked process counts as hanging; it has a millisecond's work
+PATIENCE = (
+    2.0  # seconds of sleep, or of work, after which a forked process counts as hanging: it needs milliseconds
+)
 
 
 @dataclass(frozen=True)
@@ -129,17 +131,22 @@ def _fork() -> Way:
 
 
 def _fork_hangs() -> bool:
-    """Fork a process that uses the threads of torch, and see whether it ends."""
+    """Fork a process that uses the threads of torch, and see whether it ends.
+
+    What only waits for a processor, on a busy machine, does not hang: it neither sleeps nor works.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of what is tried here
         child = os.fork()
     if not child:
         torch.ones(1 << 20).add_(1)
         os._exit(0)
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
+    process, awake = psutil.Process(child), time.monotonic()
+    while time.monotonic() - awake < PATIENCE > sum(process.cpu_times()[:2]):  # user and system
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
+        if process.status() != psutil.STATUS_SLEEPING:
+            awake = time.monotonic()
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

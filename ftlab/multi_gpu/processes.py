@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from ftlab.multi_gpu.failures import read_stack, shorten
+from ftlab.multi_gpu.failures import is_whole_stack, read_stack, shorten
 
 CAN_END = hasattr(os, "killpg")
 WHY_NOT = "Windows has no process groups to end with certainty: use WSL, or torchrun in a terminal"
 GRACE = 3.0  # seconds that the agent gets to see that its ranks are gone
-ANSWER = 1.0  # seconds that the ranks get to write down where they are
+ANSWER = 10.0  # seconds that the ranks get to write down where they are; milliseconds are usual
 
 
 def end(agent: subprocess.Popen, folder: Path) -> None:
@@ -70,7 +70,8 @@ def _ask_where(folder: Path, ranks: dict[int, int]) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGUSR1)
     end = time.monotonic() + ANSWER
-    while time.monotonic() < end and not all((folder / f"{rank}.where").stat().st_size for rank in ranks):
+    places = [folder / f"{rank}.where" for rank in ranks]
+    while time.monotonic() < end and not all(is_whole_stack(place.read_text()) for place in places):
         time.sleep(0.02)
 
 
