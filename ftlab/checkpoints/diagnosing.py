@@ -62,6 +62,8 @@ def _diagnose(
     try:
         for find in FINDERS:
             find(case)
+            if not case.state:
+                return Diagnosis(model, case.findings, info=info)
     except RuntimeError as error:  # an operation that PyTorch does not have for such tensors
         return Diagnosis(model, [*case.findings, _strange(error)], info=info)
     fits = case.fitting()

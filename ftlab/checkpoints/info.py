@@ -132,6 +132,8 @@ class CheckpointInfo:
         globals: Every class and function that its pickle asks for.
         problems: What is wrong with the file itself.
         torch_version: As the file says; empty if it does not.
+        instructions: Those of its pickle that PyTorch's safe loader does not know.
+        outside: Members of a zip file outside of its folder, for which PyTorch refuses the whole file.
     """
 
     path: Path
@@ -143,6 +145,8 @@ class CheckpointInfo:
     globals: list[GlobalInfo] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
     torch_version: str = ""
+    instructions: set[str] = field(default_factory=set)
+    outside: list[str] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict, repr=False)
     pieces: dict[str, list[tuple[Place, tuple[int, ...]]]] = field(default_factory=dict, repr=False)
 
@@ -155,7 +159,8 @@ class CheckpointInfo:
     def loads_safely(self) -> bool:
         """Whether `torch.load` with its default, `weights_only=True`, accepts what the file asks for."""
         plain = all(one.verdict is Verdict.PLAIN for one in self.globals)
-        return self.whole and self.format in ("torch zip", "torch old") and plain
+        taken = not self.instructions and not self.outside and self.path.suffix != ".safetensors"
+        return self.whole and self.format in ("torch zip", "torch old") and plain and taken
 
     @property
     def shared(self) -> list[list[str]]:
