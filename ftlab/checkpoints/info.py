@@ -47,7 +47,7 @@ class TensorInfo:
     """
 
     name: str
-    part: tuple[str, ...]
+    part: tuple[str | int, ...]
     shape: tuple[int, ...]
     dtype: str
     device: str
@@ -60,16 +60,17 @@ class TensorInfo:
     @property
     def key(self) -> str:
         """The part and the name as one text."""
-        return ".".join([*self.part, self.name])
+        return ".".join(map(str, [*self.part, self.name]))
 
 
 @dataclass(frozen=True)
 class Part:
     """One thing that a file holds: a model, an optimizer, an epoch."""
 
-    keys: tuple[str, ...]
+    keys: tuple[str | int, ...]  # an int for a place in a list
     kind: str
     about: str
+    mixed: bool = False  # whether there is more than tensors among those of a model
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class CheckpointInfo:
                 groups[tensor.storage].append(tensor.key)
         return [names for names in groups.values() if len(names) > 1]
 
-    def state_dict(self, *part: str) -> dict[str, "Tensor"]:
+    def state_dict(self, *part: str | int) -> dict[str, "Tensor"]:
         """Read the tensors of a part, by name, without running anything in the file.
 
         That also works where `torch.load` refuses: a whole model, numpy's numbers beside the tensors, a pickle
@@ -189,7 +190,7 @@ class CheckpointInfo:
 
     def table(self) -> Table:
         """Return the parts, and the largest tensors, as a table."""
-        rows = [[".".join(part.keys) or "(all)", part.kind, part.about] for part in self.parts[:SHOWN]]
+        rows = [[".".join(map(str, part.keys)) or "(all)", part.kind, part.about] for part in self.parts[:SHOWN]]
         if len(self.parts) > SHOWN:
             rows.append(["...", f"{len(self.parts) - SHOWN} more", ""])
         return Table(["entry", "what", "about"], rows, title=self._title(), note=self._note())
@@ -251,7 +252,7 @@ class CheckpointInfo:
         return "\n".join(lines)
 
 
-def models_of(info: CheckpointInfo) -> Mapping[tuple[str, ...], list[TensorInfo]]:
+def models_of(info: CheckpointInfo) -> Mapping[tuple[str | int, ...], list[TensorInfo]]:
     """Return the tensors of each part that is a model."""
     return {
         part.keys: [tensor for tensor in info.tensors if tensor.part == part.keys]

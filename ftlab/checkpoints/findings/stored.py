@@ -1,11 +1,7 @@
 """Findings about how tensors are stored: without values, sparse, empty, or as another kind of number."""
 
 from ftlab.checkpoints.diagnosis import Case
-
-NO_VALUES = (
-    "The meta device knows names and shapes only: the model was saved before it had any values, as "
-    "torch.device('meta') builds it. Get the file that was written after the training."
-)
+from ftlab.checkpoints.file_findings import FLAT, NO_VALUES
 
 
 def find_without_values(case: Case) -> None:
@@ -19,6 +15,14 @@ def find_without_values(case: Case) -> None:
             "state = {key: value for key, value in state.items() if not value.is_meta}",
         )
         case.explained.update(names)
+
+
+def find_flat(case: Case) -> None:
+    """Find the long rows in which a sharded training keeps the weights of whole blocks."""
+    names = [name for name in case.extra if name.rpartition(".")[2] in ("_flat_param", "flat_param")]
+    if names:
+        case.found("flat", f"{len(names)} tensors are rows of many weights, such as {names[0]!r}", FLAT)
+        case.hopeless = True
 
 
 def find_sparse(case: Case) -> None:
