@@ -42,13 +42,19 @@ def diagnose(path_or_state: str | PathLike | Mapping[str, Any], model: nn.Module
     """
     if isinstance(path_or_state, Mapping):
         return _diagnose(model, None, choose(path_or_state, model), "", [])
-    info = inspect(path_or_state, checksums=True)
+    return diagnose_file(inspect(path_or_state, checksums=True), model)
+
+
+def diagnose_file(info: CheckpointInfo, model: nn.Module) -> Diagnosis:
+    """Do what `diagnose` does for a file that has been looked into."""
     if not info.whole:
         return Diagnosis(model, info.problems, info=info)
     try:
         choice = choose(info, model)
     except (ValueError, RuntimeError) as error:
-        return Diagnosis(model, [*file_findings(info), _strange(error)], info=info)
+        first = file_findings(info)
+        known = any(finding.kind == "sharded" for finding in first)
+        return Diagnosis(model, first if known else [*first, _strange(error)], info=info)
     return _diagnose(model, info, choice, reading(info, choice.keys), file_findings(info))
 
 
@@ -62,6 +68,8 @@ def _diagnose(
     try:
         for find in FINDERS:
             find(case)
+            if not case.state:
+                return Diagnosis(model, case.findings, info=info)
     except RuntimeError as error:  # an operation that PyTorch does not have for such tensors
         return Diagnosis(model, [*case.findings, _strange(error)], info=info)
     fits = case.fitting()

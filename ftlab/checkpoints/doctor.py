@@ -51,10 +51,10 @@ def _alone(info: CheckpointInfo) -> tuple[list[Finding], str, str]:
 
 
 def _with_model(info: CheckpointInfo, name: str, classes: int) -> tuple[list[Finding], str, str]:
-    from .diagnosing import diagnose
+    from .diagnosing import diagnose_file
     from .findings.families import without_memory
 
-    diagnosis = diagnose(info.path, without_memory(name, classes))
+    diagnosis = diagnose_file(info, without_memory(name, classes))
     return diagnosis.findings, diagnosis.fix, f"{info!r}\n\n{diagnosis!r}"
 
 

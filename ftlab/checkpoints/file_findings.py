@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from .info import CheckpointInfo, Finding, models_of
+from .info import CheckpointInfo, Finding, TensorInfo, models_of
 from .reading.verdicts import Verdict
 
 
-def reading(info: CheckpointInfo, keys: tuple[str, ...]) -> str:
+def reading(info: CheckpointInfo, keys: tuple[str | int, ...]) -> str:
     """Return the code that reads the tensors of one part: plain PyTorch, where that reads the file."""
     path = str(info.path)
-    if info.loads_safely:
+    if info.loads_safely and not any(part.mixed for part in info.parts if part.keys == keys):
         inside = "".join(f"[{key!r}]" for key in keys)
         return f"import torch\n\nstate = torch.load({path!r}, map_location='cpu', weights_only=True){inside}"
     part = ", ".join(map(repr, keys))
@@ -18,8 +18,19 @@ def reading(info: CheckpointInfo, keys: tuple[str, ...]) -> str:
 
 def file_findings(info: CheckpointInfo) -> list[Finding]:
     """Return what is to be said about the file before its tensors are looked at."""
-    found = [_folder(info), _dangerous(info), _whole_model(info), _refused(info), _device(info), _slices(info)]
-    return [finding for finding in found if finding]
+    finders = (
+        _folder,
+        _sharded,
+        _dangerous,
+        _whole_model,
+        _refused,
+        _plain_pickle,
+        _protocol,
+        _packing,
+        _device,
+        _slices,
+    )
+    return [finding for finding in (find(info) for find in finders) if finding]
 
 
 def _folder(info: CheckpointInfo) -> Finding | None:
@@ -33,9 +44,74 @@ def _folder(info: CheckpointInfo) -> Finding | None:
     )
 
 
+_SHARDED = ("torch.distributed.tensor.DTensor", "torch.distributed._tensor.", "torch.distributed._shard.")
+
+
+def _sharded(info: CheckpointInfo) -> Finding | None:
+    names = [one.name for one in info.globals if one.name.startswith(_SHARDED)]
+    if not names:
+        return None
+    return Finding(
+        "sharded",
+        f"the file has tensors of which each process kept a piece: {names[0]}",
+        "Each process of a sharded training (FSDP, tensor parallel) wrote a file of its own, and this is one "
+        "of them. It opens only in as many processes as wrote it. There, save with "
+        "torch.distributed.checkpoint, or the whole tensors: "
+        "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)).",
+    )
+
+
+def _protocol(info: CheckpointInfo) -> Finding | None:
+    if not info.instructions or info.format not in ("torch zip", "torch old"):
+        return None
+    names = ", ".join(sorted(info.instructions)[:3])
+    return Finding(
+        "protocol",
+        f"the pickle has instructions that PyTorch's safe loader does not know: {names}",
+        "torch.save was called with a pickle_protocol other than 2, or another program wrote the file. "
+        "torch.load refuses it by default. The fix reads only the tensors. Save it anew without pickle_protocol.",
+    )
+
+
+def _plain_pickle(info: CheckpointInfo) -> Finding | None:
+    if info.format != "pickle" or not models_of(info) or _refused(info) or _whole_model(info) or info.dangerous:
+        return None
+    return Finding(
+        "pickle",
+        "the file was written with pickle.dump, not with torch.save",
+        "torch.load refuses it, and pickle.load would run whatever such a file asks for. The fix reads only the "
+        "tensors. Save it anew with torch.save.",
+    )
+
+
+def _packing(info: CheckpointInfo) -> Finding | None:
+    if info.format == "torch zip" and info.path.suffix == ".safetensors":
+        return Finding(
+            "suffix",
+            "the file is one of torch.save, and its name ends with .safetensors",
+            "torch.load goes by the name, and looks for the other format in it. Give it the ending .pt.",
+        )
+    if not info.outside:
+        return None
+    return Finding(
+        "outside",
+        f"the zip file has members where PyTorch expects none, such as {info.outside[0]!r}",
+        "It was unpacked and packed again, or something was added to it. All members of a checkpoint are in "
+        "one folder, and torch.load refuses other files. The fix reads only the tensors.",
+    )
+
+
 def _dangerous(info: CheckpointInfo) -> Finding | None:
     if not info.dangerous:
         return None
+    if info.format == "TorchScript":
+        return Finding(
+            "dangerous",
+            f"the file is a program in TorchScript: {len(info.dangerous)} pieces of code come with it",
+            "torch.jit.load would run what is in it, and torch.load refuses it. The fix reads only the "
+            "tensors: they have the names of the model that the program was made from. If you do not know who "
+            "made it, delete it.",
+        )
     names = "; ".join(f"{one.use or one.name}, which {one.why}" for one in info.dangerous[:3])
     return Finding(
         "dangerous",
@@ -113,21 +189,50 @@ def name_findings(info: CheckpointInfo) -> list[Finding]:
         return [_without_model(info)]
     keys, tensors = next(iter(models.items()))
     names = [tensor.name for tensor in tensors]
-    found = [_wrapped(names), _adapters(names), _short_numbers(info, keys)]
+    found = [
+        _flat(names),
+        _without_values(tensors),
+        _wrapped(names),
+        _adapters(names),
+        _short_numbers(info, keys),
+    ]
     return [finding for finding in found if finding]
 
 
 def _without_model(info: CheckpointInfo) -> Finding:
-    held = ", ".join(f"{'.'.join(part.keys) or 'the file'} ({part.kind})" for part in info.parts[:5]) or "nothing"
+    held = held_in(info)
+    if is_shard(info):
+        return Finding("zero-shard", f"the file is a part of a sharded optimizer: {held}", OF_ZERO)
     if any(part.kind == "optimizer" for part in info.parts):
         return Finding("optimizer", f"the file holds the state of an optimizer and no model: {held}", NO_WEIGHTS)
     return Finding("no-model", f"the file holds no state_dict: {held}", NO_NAMES)
 
 
+def held_in(info: CheckpointInfo) -> str:
+    """Return what a file holds, in a few words."""
+    found = [f"{'.'.join(map(str, part.keys)) or 'the file'} ({part.kind})" for part in info.parts[:5]]
+    return ", ".join(found) or "nothing"
+
+
+_ZERO = ("single_partition_of_fp32_groups", "fp32_flat_groups", "base_optimizer_state", "partition_count")
+
+
+def is_shard(info: CheckpointInfo) -> bool:
+    """Return whether it is the file of one process of DeepSpeed's ZeRO."""
+    names = {str(piece) for part in info.parts for piece in part.keys}
+    names |= {piece for tensor in info.tensors for piece in tensor.name.split(".")}
+    return not names.isdisjoint(_ZERO)
+
+
+OF_ZERO = (
+    "DeepSpeed's ZeRO writes the weights of all layers as one long row, and each process a piece of it: there "
+    "are no names. In the folder above it is zero_to_fp32.py, which makes a state_dict out of the files of "
+    "all processes: python zero_to_fp32.py . model.pt"
+)
 NO_WEIGHTS = "It has momenta and learning rates, and no weights. Look for another file beside it, with the model."
 AVERAGE = (
-    "One of them is an average over the steps of training (EMA). It is usually the more accurate one to predict "
-    "with; the other one is the one to train on with. To take the other, put its name in place."
+    "One of them is an average over the steps of training (EMA). It is usually the more accurate one to "
+    "predict with; the other one is the one to train on with. To take the other, put its name in place."
 )
 NO_NAMES = "There are no named tensors in it that could belong to a model."
 WRAPPERS = {
@@ -140,9 +245,11 @@ WRAPPERS = {
 }
 
 
-def is_average(keys: Iterable[str]) -> bool:
+def is_average(keys: Iterable[str | int]) -> bool:
     """Return whether an entry is named like an average of weights."""
-    return any(word in key.lower() for key in keys for word in ("ema", "average", "shadow", "swa", "teacher"))
+    return any(
+        word in str(key).lower() for key in keys for word in ("ema", "average", "shadow", "swa", "teacher")
+    )
 
 
 def wrapped_by(prefix: str) -> str:
@@ -168,6 +275,33 @@ def _wrapped(names: list[str]) -> Finding | None:
     )
 
 
+def _flat(names: list[str]) -> Finding | None:
+    flat = [name for name in names if name.rpartition(".")[2] in ("_flat_param", "flat_param")]
+    if not flat:
+        return None
+    return Finding("flat", f"{len(flat)} tensors are rows of many weights, such as {flat[0]!r}", FLAT)
+
+
+FLAT = (
+    "FullyShardedDataParallel keeps the weights of a block as one long row, and each process has a piece of it "
+    "(LOCAL_STATE_DICT). The shapes are not in the file. Load it into the same sharded model, in as many "
+    "processes, and save with StateDictType.FULL_STATE_DICT, or with torch.distributed.checkpoint."
+)
+
+
+def _without_values(tensors: Iterable[TensorInfo]) -> Finding | None:
+    names = [tensor.name for tensor in tensors if tensor.kind == "meta"]
+    if not names:
+        return None
+    return Finding("no-values", f"{len(names)} tensors have no values, such as {names[0]!r}", NO_VALUES)
+
+
+NO_VALUES = (
+    "The meta device knows names and shapes only: the model was saved before it had any values, as "
+    "torch.device('meta') builds it. Get the file that was written after the training."
+)
+
+
 def _adapters(names: list[str]) -> Finding | None:
     parts = [name for name in names if ".lora_" in name]
     if not parts:
@@ -179,8 +313,11 @@ def _adapters(names: list[str]) -> Finding | None:
     )
 
 
+_SHORT = ("float16", "bfloat16", "float8", "float4", "int8", "qint8", "quint8")
+
+
 def _short_numbers(info: CheckpointInfo, keys: tuple[str, ...]) -> Finding | None:
-    short = [t for t in info.tensors if t.part == keys and t.dtype in ("float16", "bfloat16", "int8", "qint8")]
+    short = [t for t in info.tensors if t.part == keys and t.dtype.startswith(_SHORT)]
     if not short:
         return None
     kind = "half-precision" if "float" in short[0].dtype else "quantised"

@@ -47,7 +47,7 @@ class TensorInfo:
     """
 
     name: str
-    part: tuple[str, ...]
+    part: tuple[str | int, ...]
     shape: tuple[int, ...]
     dtype: str
     device: str
@@ -60,16 +60,17 @@ class TensorInfo:
     @property
     def key(self) -> str:
         """The part and the name as one text."""
-        return ".".join([*self.part, self.name])
+        return ".".join(map(str, [*self.part, self.name]))
 
 
 @dataclass(frozen=True)
 class Part:
     """One thing that a file holds: a model, an optimizer, an epoch."""
 
-    keys: tuple[str, ...]
+    keys: tuple[str | int, ...]  # an int for a place in a list
     kind: str
     about: str
+    mixed: bool = False  # whether there is more than tensors among those of a model
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class CheckpointInfo:
         globals: Every class and function that its pickle asks for.
         problems: What is wrong with the file itself.
         torch_version: As the file says; empty if it does not.
+        instructions: Those of its pickle that PyTorch's safe loader does not know.
+        outside: Members of a zip file outside of its folder, for which PyTorch refuses the whole file.
     """
 
     path: Path
@@ -143,6 +146,8 @@ class CheckpointInfo:
     globals: list[GlobalInfo] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
     torch_version: str = ""
+    instructions: set[str] = field(default_factory=set)
+    outside: list[str] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict, repr=False)
     pieces: dict[str, list[tuple[Place, tuple[int, ...]]]] = field(default_factory=dict, repr=False)
 
@@ -155,7 +160,8 @@ class CheckpointInfo:
     def loads_safely(self) -> bool:
         """Whether `torch.load` with its default, `weights_only=True`, accepts what the file asks for."""
         plain = all(one.verdict is Verdict.PLAIN for one in self.globals)
-        return self.whole and self.format in ("torch zip", "torch old") and plain
+        taken = not self.instructions and not self.outside and self.path.suffix != ".safetensors"
+        return self.whole and self.format in ("torch zip", "torch old") and plain and taken
 
     @property
     def shared(self) -> list[list[str]]:
@@ -166,7 +172,7 @@ class CheckpointInfo:
                 groups[tensor.storage].append(tensor.key)
         return [names for names in groups.values() if len(names) > 1]
 
-    def state_dict(self, *part: str) -> dict[str, "Tensor"]:
+    def state_dict(self, *part: str | int) -> dict[str, "Tensor"]:
         """Read the tensors of a part, by name, without running anything in the file.
 
         That also works where `torch.load` refuses: a whole model, numpy's numbers beside the tensors, a pickle
@@ -184,7 +190,7 @@ class CheckpointInfo:
 
     def table(self) -> Table:
         """Return the parts, and the largest tensors, as a table."""
-        rows = [[".".join(part.keys) or "(all)", part.kind, part.about] for part in self.parts[:SHOWN]]
+        rows = [[".".join(map(str, part.keys)) or "(all)", part.kind, part.about] for part in self.parts[:SHOWN]]
         if len(self.parts) > SHOWN:
             rows.append(["...", f"{len(self.parts) - SHOWN} more", ""])
         return Table(["entry", "what", "about"], rows, title=self._title(), note=self._note())
@@ -246,7 +252,7 @@ class CheckpointInfo:
         return "\n".join(lines)
 
 
-def models_of(info: CheckpointInfo) -> Mapping[tuple[str, ...], list[TensorInfo]]:
+def models_of(info: CheckpointInfo) -> Mapping[tuple[str | int, ...], list[TensorInfo]]:
     """Return the tensors of each part that is a model."""
     return {
         part.keys: [tensor for tensor in info.tensors if tensor.part == part.keys]

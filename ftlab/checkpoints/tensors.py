@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_tensors(info: CheckpointInfo, part: tuple[str, ...] = ()) -> "dict[str, Tensor]":
+def read_tensors(info: CheckpointInfo, part: tuple[str | int, ...] = ()) -> "dict[str, Tensor]":
     """Return the tensors of one part by name; tensors that share a storage in the file share memory here too."""
     if not info.whole:
         problem = info.problems[0]
@@ -21,18 +21,28 @@ def read_tensors(info: CheckpointInfo, part: tuple[str, ...] = ()) -> "dict[str,
     chosen = [] if part else next(iter(models_of(info).values()), [])
     chosen = chosen or [tensor for tensor in info.tensors if tensor.part == part]
     if not chosen:
-        known = sorted({".".join(tensor.part) or "(all)" for tensor in info.tensors})
-        raise ValueError(f"{info.path} has no tensors under {'.'.join(part)!r}; it has {', '.join(known)}")
-    if info.loads_safely and any(tensor.kind != "dense" for tensor in chosen):
+        known = sorted({".".join(map(str, tensor.part)) or "(all)" for tensor in info.tensors})
+        given = ".".join(map(str, part))
+        raise ValueError(f"{info.path} has no tensors under {given!r}; it has {', '.join(known)}")
+    if info.loads_safely and any(tensor.kind != "dense" or _is_packed(info, tensor) for tensor in chosen):
         return _loaded(info, chosen)
     storages: dict[str, torch.UntypedStorage] = {}
     return {tensor.name: _read(info, tensor, storages) for tensor in chosen}
+
+
+def _is_packed(info: CheckpointInfo, tensor: TensorInfo) -> bool:
+    """Return whether its numbers are compressed, as an archive has them that another program packed."""
+    return tensor.kind == "dense" and tensor.storage not in info.places
 
 
 def _read(info: CheckpointInfo, tensor: TensorInfo, storages: dict) -> "Tensor":
     if tensor.kind == "pieces":
         return _joined(info, tensor)
     place = info.places.get(tensor.storage)
+    if _is_packed(info, tensor):
+        raise ValueError(
+            f"{tensor.key!r} of {info.path} is compressed; unpack the zip file, and pack it with zip -0"
+        )
     if place is None or tensor.kind not in ("dense", "array"):
         raise ValueError(f"{tensor.key!r} of {info.path} is {tensor.kind}, or not stored as plain numbers")
     if tensor.storage not in storages:
@@ -53,7 +63,15 @@ def _loaded(info: CheckpointInfo, chosen: list[TensorInfo]) -> "dict[str, Tensor
     found = _load(info, info.path)
     for key in chosen[0].part:
         found = found[key]
-    return {tensor.name: found[tensor.name] for tensor in chosen}
+    return {tensor.name: _inside(found, tensor.name) for tensor in chosen}
+
+
+def _inside(found: Any, name: str) -> "Tensor":
+    """Return a tensor by its name; that of one in a tuple, as quantised layers have them, ends with its place."""
+    if name in found:
+        return found[name]
+    outer, _, last = name.rpartition(".")
+    return found[outer][int(last)] if isinstance(found.get(outer), (list, tuple)) else found[name]
 
 
 def _joined(info: CheckpointInfo, tensor: TensorInfo) -> "Tensor":

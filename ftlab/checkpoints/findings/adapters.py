@@ -8,6 +8,7 @@ from torch import Tensor
 from ftlab.checkpoints.diagnosis import Case
 
 _LORA = re.compile(r"^(.*)\.lora_(A|B|down|up)(\.\w+)?\.weight$|^(.*)\.lora_(A|B)$")
+_PACKED = "._packed_params._packed_params."
 _QUANTISED = (".scale", ".zero_point", "_packed_params", ".absmax", ".quant_map", ".SCB", ".qweight", ".qzeros")
 
 
@@ -55,7 +56,7 @@ def find_quantised(case: Case) -> None:
             "quantised",
             f"{len(whole)} tensors are quantised to {case.state[whole[0]].dtype}, such as {whole[0]!r}",
             f"They are whole numbers with a scale. {_ROUNDED}",
-            "state = {key: value.dequantize() if value.is_quantized else value for key, value in state.items()}",
+            _DEQUANTISED + (_UNPACKED if any(_PACKED in name for name in whole) else ""),
         )
     elif _eight_bits(case):
         names = _eight_bits(case)
@@ -88,6 +89,17 @@ _ROUNDED = (
     "The fix turns them into ordinary numbers; what was rounded away stays lost, so the file is no good start "
     "for training."
 )
+_DEQUANTISED = (
+    "state = {key: value.dequantize() if value.is_quantized else value for key, value in state.items()}"
+)
+_UNPACKED = """
+names = {"0": "weight", "1": "bias"}  # what is packed of a layer, in this order
+state = {
+    f"{layer}.{names[last]}" if layer != key else key: value
+    for key, value in state.items()
+    for layer, _, last in [key.partition("._packed_params._packed_params.")]
+    if not key.endswith((".scale", ".zero_point"))
+}"""
 _EIGHT_BITS = """\
 scales = {key.removesuffix("SCB") + "weight": state[key] for key in state if key.endswith(".SCB")}
 state = {

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from .values import heads
 Shape = tuple[int, ...]
 SURE = 0.9  # a head with other classes is two tensors
 NEAR = 0.3  # below that a likeness is chance
-NEAR = 12  # models whose number of parameters is nearest are compared
+CLOSEST = 12  # models whose number of parameters is nearest are compared
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
 _FILLERS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_, torch.Tensor.mul_}
 _FILLERS |= {torch.Tensor.add_, torch.Tensor.clamp_, torch.Tensor.fill_, torch.Tensor.zero_}
@@ -62,7 +62,7 @@ def best_fit(shapes: Mapping[str, Shape]) -> tuple[str, float]:
     """
     count = sum(math.prod(shape) for shape in shapes.values()) or 1
     known = {name: weights_of(name).meta["num_params"] for name in names()}
-    near = sorted(known, key=lambda name: abs(math.log(known[name] / count)))[:NEAR]
+    near = sorted(known, key=lambda name: abs(math.log(known[name] / count)))[:CLOSEST]
     fits: dict[str, tuple[float, float]] = {}
     for name in near:
         fits[name] = _in_common(shapes, signature(name))
@@ -82,17 +82,21 @@ def _in_common(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> tuple[fl
 
 def find_other_model(case: Case) -> None:
     """Find that the file is of another model; say which of torchvision's it fits best."""
+    if case.hopeless:
+        return
     extra = case.extra
     missing = [name for name in case.missing if not _is_explained(case, name)]
     known = heads(case)
     lacking = len(case.misfits) + sum(name.rpartition(".")[0] not in known for name in missing)
-    if not lacking and not _in_blocks(case, extra):
+    if not lacking and not _in_blocks(extra, case.own):
         return
     if lacking <= 0.1 * len(case.own) and len(extra) <= 0.1 * len(case.state):
         return
     shapes = {name: tuple(tensor.shape) for name, tensor in case.state.items()}
     best, share = best_fit(shapes)
     by_name, _ = _in_common(shapes, signature(best))
+    if by_name <= SURE and not extra and not case.misfits and not _in_blocks(missing, case.state):
+        return  # whole parts of this model, and nothing else
     kind, seen = _kind(case, extra)
     outputs = _outputs(case, best)
     if by_name > SURE:
@@ -116,10 +120,10 @@ def _is_explained(case: Case, name: str) -> bool:
     return name in case.explained or name.endswith("num_batches_tracked")
 
 
-def _in_blocks(case: Case, extra: list[str]) -> bool:
-    """Return whether tensors that the model lacks are further blocks of a part that it has."""
-    parts = {name.split(".")[0] for name in case.own}
-    return any(name.split(".")[0] in parts for name in extra)
+def _in_blocks(names: list[str], others: Iterable[str]) -> bool:
+    """Return whether tensors that one side lacks are further blocks of a part that it has."""
+    parts = {name.split(".")[0] for name in others}
+    return any(name.split(".")[0] in parts for name in names)
 
 
 def _kind(case: Case, extra: list[str]) -> tuple[str, str]:

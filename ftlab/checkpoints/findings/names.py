@@ -51,6 +51,7 @@ def find_prefix(case: Case) -> None:
     """Find a beginning that the file's names have and the model's have not."""
     prefix, count = best_prefix(case.state, case.own)
     if not prefix or count <= sum(name in case.own for name in case.state):
+        _find_mixed(case)
         return
     with_it = [name for name in case.state if name.startswith(prefix)]
     others = [name for name in case.state if not name.startswith(prefix)]
@@ -69,10 +70,27 @@ def find_prefix(case: Case) -> None:
         case.found("ema", f"{len(averaged)} of them are an average of the weights: {averaged[0]!r}", AVERAGE)
 
 
+def _find_mixed(case: Case) -> None:
+    """Find a beginning that only some names have: two state_dicts were put together."""
+    for prefix in WRAPPERS:
+        with_it = [name for name in case.extra if name.startswith(prefix)]
+        inner = {name.removeprefix(prefix) for name in with_it}
+        if with_it and inner <= set(case.missing):
+            case.found(
+                "prefix",
+                f"{len(with_it)} of {len(case.state)} names begin with {prefix!r}, such as {with_it[0]!r}; "
+                "the others do not, and fit",
+                f"A part of them was saved inside of something else: {wrapped_by(prefix)}. With strict=False "
+                "these would not be loaded, without a word.",
+                f"state = {{key.removeprefix({prefix!r}): value for key, value in state.items()}}",
+            )
+
+
 def find_wrapped_model(case: Case) -> None:
     """Find a beginning that the model's names have and the file's have not: the model itself is wrapped."""
     prefix, count = best_prefix(case.own, case.state)
-    if not prefix or count <= sum(name in case.own for name in case.state):
+    fitting = sum(name in case.own for name in case.state)
+    if not prefix or count <= max(fitting, len(case.state) // 2):  # a few short names, such as 'head', are chance
         return
     case.found(
         "wrapped-model",

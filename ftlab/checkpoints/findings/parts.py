@@ -6,19 +6,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftlab.checkpoints.file_findings import AVERAGE, NO_NAMES, NO_WEIGHTS, is_average
+from ftlab.checkpoints.file_findings import AVERAGE, NO_NAMES, NO_WEIGHTS, OF_ZERO, held_in, is_average, is_shard
 from ftlab.checkpoints.info import CheckpointInfo, Finding, models_of
 
 from .names import best_prefix
 
-Parts = dict[tuple[str, ...], dict[str, Tensor]]
+Keys = tuple[str | int, ...]
+Parts = dict[Keys, dict[str, Tensor]]
 
 
 @dataclass
 class Choice:
     """The part of a file that was chosen as the model, and what there is to say about that."""
 
-    keys: tuple[str, ...] = ()
+    keys: Keys = ()
     state: dict[str, Tensor] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -41,11 +42,11 @@ def choose(given: CheckpointInfo | Mapping[str, Any], model: nn.Module) -> Choic
     return choice
 
 
-def _of_file(info: CheckpointInfo) -> dict[tuple[str, ...], dict[str, Any]]:
+def _of_file(info: CheckpointInfo) -> dict[Keys, dict[str, Any]]:
     return {keys: {t.name: t for t in tensors} for keys, tensors in models_of(info).items() if tensors}
 
 
-def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Parts:
+def _of_dictionary(given: Mapping[Any, Any], keys: Keys = ()) -> Parts:
     tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
     found: Parts = {}
     if {"state", "param_groups"} <= given.keys() or len(keys) > 4:
@@ -54,8 +55,10 @@ def _of_dictionary(given: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Part
         if isinstance(value, nn.Module):
             found[(*keys, key)] = value.state_dict()
         elif isinstance(value, Mapping):
-            found.update(_of_dictionary(value, (*keys, str(key))))
-    if not found and 2 * len(tensors) >= len(given) > 0:
+            found.update(_of_dictionary(value, (*keys, key)))
+        elif isinstance(value, (list, tuple)):
+            found.update(_of_dictionary(dict(enumerate(value)), (*keys, key)))
+    if not found and 2 * len(tensors) >= len(given) > 0 and all(isinstance(key, str) for key in tensors):
         return {keys: tensors}
     return found
 
@@ -69,7 +72,7 @@ def _fit(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> int:
     )
 
 
-def _nested(keys: tuple[str, ...], is_file: bool) -> Finding:
+def _nested(keys: Keys, is_file: bool) -> Finding:
     entry = "".join(f"[{key!r}]" for key in keys)
     return Finding(
         "nested",
@@ -80,7 +83,7 @@ def _nested(keys: tuple[str, ...], is_file: bool) -> Finding:
     )
 
 
-def _twice(keys: tuple[str, ...], others: list[tuple[str, ...]]) -> Finding:
+def _twice(keys: Keys, others: list[Keys]) -> Finding:
     named = ", ".join("".join(f"[{key!r}]" for key in other) for other in others)
     taken = "".join(f"[{key!r}]" for key in keys)
     averaged = [other for other in [keys, *others] if is_average(other)]
@@ -96,7 +99,9 @@ def _twice(keys: tuple[str, ...], others: list[tuple[str, ...]]) -> Finding:
 def _without_model(given: CheckpointInfo | Mapping[str, Any]) -> Finding:
     if isinstance(given, CheckpointInfo):
         kinds = [part.kind for part in given.parts]
-        held = ", ".join(f"{'.'.join(part.keys) or 'the file'} ({part.kind})" for part in given.parts[:5])
+        if is_shard(given):
+            return Finding("zero-shard", f"the file is a part of a sharded optimizer: {held_in(given)}", OF_ZERO)
+        held = held_in(given)
     else:
         kinds = ["optimizer"] if {"state", "param_groups"} <= given.keys() else []
         held = ", ".join(map(repr, list(given)[:5]))

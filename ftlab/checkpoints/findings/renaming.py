@@ -22,6 +22,7 @@ class Rule:
     layers: dict[str, str] = field(default_factory=dict)
     alone: dict[str, str] = field(default_factory=dict)
     leaves: dict[str, str] = field(default_factory=dict)
+    whole: bool = False  # the entries are names of tensors, leaf and all: leaves are not renamed alike everywhere
 
     @property
     def size(self) -> int:
@@ -33,9 +34,13 @@ class Rule:
         tables = [
             f"{name} = {pformat(table, width=100, sort_dicts=False)}"
             for name, table in vars(self).items()
-            if table
+            if table and name != "whole"
         ]
-        lines = ["", "", "def renamed(key):", '    layer, _, leaf = key.rpartition(".")']
+        lines = _of_tensors(self) if self.whole else self._of_layers()
+        return "\n".join([*tables, "", "", *lines, "", "", _RENAME])
+
+    def _of_layers(self) -> list[str]:
+        lines = ["def renamed(key):", '    layer, _, leaf = key.rpartition(".")']
         if any("." not in name for name in self.alone):
             lines += ["    if key in alone:", "        return alone[key]"]
         if self.leaves:
@@ -49,8 +54,24 @@ class Rule:
                 "        if inside != layer and inside in layers:",
                 '            return f"{blocks[block]}.{layers[inside]}.{leaf}"',
             ]
-        lines += ["    return key", "", "", "state = {renamed(key): value for key, value in state.items()}"]
-        return "\n".join([*tables, *lines])
+        return [*lines, "    return key"]
+
+
+_RENAME = "state = {renamed(key): value for key, value in state.items()}"
+
+
+def _of_tensors(rule: Rule) -> list[str]:
+    lines = ["def renamed(key):"]
+    if rule.alone:
+        lines += ["    if key in alone:", "        return alone[key]"]
+    if rule.blocks:
+        lines += [
+            "    for block in blocks:",
+            '        inside = key.removeprefix(block + ".")',
+            "        if inside != key and inside in layers:",
+            '            return f"{blocks[block]}.{layers[inside]}"',
+        ]
+    return [*lines, "    return key"]
 
 
 def find_renaming(case: Case) -> None:
@@ -61,8 +82,7 @@ def find_renaming(case: Case) -> None:
     pairs = _pairs(theirs, ours)
     if len(pairs) < ENOUGH * len(ours) or not any(old != new for old, new in pairs):
         return
-    rule = _rule(pairs)
-    rule.leaves = _leaves(pairs, theirs, ours)
+    rule = _with_leaves(case, pairs, theirs, ours)
     once = _shapes_that_occur_once(theirs, pairs)
     old, new = next(((old, new) for old, new in pairs if old != new))
     case.found(
@@ -71,6 +91,29 @@ def find_renaming(case: Case) -> None:
         f"and with the same shapes: {old!r} is {new!r}",
         f"The same network was written by another program, with other names. {once} of the pairs have shapes "
         "that no other layer has; the rest are paired by their order. Check the accuracy before you rely on it.",
+        rule.code(),
+    )
+
+
+def find_renamed_layers(case: Case) -> None:
+    """Find a few layers under other names in a file that fits but for them: most often it is the head."""
+    missing = {name: case.own[name] for name in case.missing}
+    theirs, ours = _layers({name: case.state[name] for name in case.extra}), _layers(missing)
+    pairs = _pairs(theirs, ours)
+    if (
+        not pairs
+        or len(pairs) != len(ours)
+        or len(pairs) != len(theirs)
+        or len(ours) > len(_layers(case.own)) // 4
+    ):
+        return
+    rule = Rule(alone=dict(_tensor_pairs(case, pairs, theirs, ours)), whole=True)
+    named = ", ".join(f"{old!r} is {new!r}" for old, new in pairs[:3])
+    case.found(
+        "renamed",
+        f"{len(pairs)} layers have another name in the file, and all others fit: {named}",
+        "What is left over on both sides has the same kinds of shapes in the same order, so it is taken for "
+        "the same layers. Check the accuracy before you rely on it.",
         rule.code(),
     )
 
@@ -100,7 +143,22 @@ def _pairs(theirs: Layers, ours: Layers) -> list[tuple[str, str]]:
         elif tag == "replace" and end - start == last - first:
             middle = zip(names[start:end], others[first:last], strict=True)
             found += [(a, b) for a, b in middle if _alike(theirs[a], ours[b])]
-    return found
+    return found + _by_shape(found, theirs, ours)
+
+
+def _by_shape(found: list[tuple[str, str]], theirs: Layers, ours: Layers) -> list[tuple[str, str]]:
+    """Pair what is left over, in whatever order, where only one layer on each side has these shapes."""
+    taken = {name for pair in found for name in pair}
+    left: list[dict[tuple, list[str]]] = []
+    for layers in (theirs, ours):
+        names: dict[tuple, list[str]] = defaultdict(list)
+        for name, layer in layers.items():
+            if name not in taken:
+                names[tuple(layer.values())].append(name)
+        left.append(names)
+    return [
+        (old[0], left[1][key][0]) for key, old in left[0].items() if len(old) == len(left[1].get(key, [])) == 1
+    ]
 
 
 def _alike(one: Mapping[str, tuple], other: Mapping[str, tuple]) -> bool:
@@ -150,11 +208,31 @@ def _inside(name: str, block: str) -> str:
     return name.removeprefix(block + ".") if block else name
 
 
-def _leaves(pairs: list[tuple[str, str]], theirs: Layers, ours: Layers) -> dict[str, str]:
-    """Return leaves with other names, such as gamma for weight."""
-    found = {}
+def _with_leaves(case: Case, pairs: list[tuple[str, str]], theirs: Layers, ours: Layers) -> Rule:
+    """Return the rule for layers, with leaves such as gamma for weight; where leaves differ, that for tensors."""
+    said: dict[str, set[str]] = defaultdict(set)
     for old, new in pairs:
-        found.update({a: b for a, b in zip(theirs[old], ours[new], strict=True) if a != b})
+        for a, b in zip(theirs[old], ours[new], strict=True):
+            said[a].add(b)
+    if all(len(names) == 1 for names in said.values()) and said.get("", {""}) == {""}:
+        rule = _rule(pairs)
+        rule.leaves = {a: b for a, (b,) in said.items() if a != b}
+        return rule
+    rule = _rule(_tensor_pairs(case, pairs, theirs, ours))
+    rule.whole = True
+    return rule
+
+
+def _tensor_pairs(
+    case: Case, pairs: list[tuple[str, str]], theirs: Layers, ours: Layers
+) -> list[tuple[str, str]]:
+    """Return the pairs of tensors of pairs of layers."""
+    found = []
+    for old, new in pairs:
+        leaves = list(zip(theirs[old], ours[new], strict=True))
+        if f"{old}.{COUNTER}" in case.state:
+            leaves.append((COUNTER, COUNTER))
+        found += [(f"{old}.{a}".strip("."), f"{new}.{b}".strip(".")) for a, b in leaves]
     return found
 
 

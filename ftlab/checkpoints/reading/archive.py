@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from ftlab.checkpoints.info import CheckpointInfo, GlobalInfo, Place
 
-from .bounds import DIRECTORY, Broken, Window, damaged, too_large
+from .bounds import DIRECTORY, EXPANDED, Broken, Window, damaged, too_large
 from .makers import Content
 from .notes import note_content, note_names, raise_rest
 from .pickles import read_pickle
@@ -40,6 +40,8 @@ def read_archive(file: BinaryIO, info: CheckpointInfo, checksums: bool) -> None:
         info.globals.append(GlobalInfo(code, Verdict.STRANGER, "is code in TorchScript that comes with the file"))
     content = note_content(info, pickle, window.file)
     folder = inside.rpartition("/")[0]
+    first = f"{inside.partition('/')[0]}/"
+    info.outside = [name for name in members if not name.startswith(first)] if folder == first[:-1] else [inside]
     _place(file, info, content, members, folder)
     if checksums and info.whole:
         _check(archive, info)
@@ -57,6 +59,9 @@ def _open(file: BinaryIO, info: CheckpointInfo) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, OverflowError) as error:
         raise damaged(f"the table of contents of the zip file cannot be read ({error})") from None
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > EXPANDED and unpacked > 20 * info.size:  # numbers shrink by little
+        raise too_large(f"the file has {info.size:,} bytes, and what is packed in it claims {unpacked:,}")
     first = min((member.header_offset for member in archive.infolist()), default=0)
     if first < 0:
         raise damaged(f"the table of contents of the zip file is {-first:,} bytes too far from its end")
@@ -64,8 +69,8 @@ def _open(file: BinaryIO, info: CheckpointInfo) -> zipfile.ZipFile:
         raise Broken(
             "dcp-shard",
             f"the file is several archives one after the other; the last one begins at byte {first:,}",
-            "It is one file of a folder that torch.distributed.checkpoint wrote. Which tensor is where, only the "
-            "file .metadata of that folder says: get the whole folder, and give its path.",
+            "It is one file of a folder that torch.distributed.checkpoint wrote. Which tensor is where, only "
+            "the file .metadata of that folder says: get the whole folder, and give its path.",
         )
     return archive
 
@@ -91,9 +96,24 @@ def _begins_with_zip(file: BinaryIO) -> bool:
 
 
 def _pickle_name(members: dict[str, zipfile.ZipInfo]) -> str:
-    found = [name for name in members if name.rpartition("/")[2] == "data.pkl" and name.count("/") <= 1]
-    if found:
+    found = sorted(
+        (name for name in members if name.rpartition("/")[2] == "data.pkl"), key=lambda n: n.count("/")
+    )
+    if found and (found[0].count("/") <= 1 or len(found) == 1):
         return found[0]
+    if any(name.endswith("/models/model.json") for name in members):
+        raise Broken(
+            "exported",
+            "the file is a program of torch.export, a .pt2",
+            "It is opened with torch.export.load(path), which gives the program; its .state_dict has the "
+            "tensors. Save that with torch.save to load it into a model.",
+        )
+    if members and all(name.endswith(".npy") for name in members):
+        raise Broken(
+            "foreign",
+            f"the file is an archive of numpy (.npz) with {len(members)} arrays, such as {next(iter(members))!r}",
+            "state = {key: torch.from_numpy(value) for key, value in numpy.load(path).items()} reads it.",
+        )
     names = ", ".join(list(members)[:3])
     inner = [name for name in members if name.endswith((".pt", ".pth", ".bin", ".ckpt", ".safetensors"))]
     if inner:

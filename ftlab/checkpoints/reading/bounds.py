@@ -11,6 +11,7 @@ BYTES = 1 << 8  # the same for what is no text: the numbers of an array
 DIRECTORY = 64 << 20  # bytes of the table of contents of a zip or safetensors file
 DEPTH = 64  # dictionaries and lists inside each other
 THINGS = 200_000  # that are looked at in one part; a part with 10,000 tensors has 20,000
+EVERYTHING = 3 * THINGS  # that are looked at in all parts
 NESTED = 4  # archives inside archives
 EXPANDED = 4 << 30  # bytes of tensors that repeat the few numbers that are there
 

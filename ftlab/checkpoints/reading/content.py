@@ -5,7 +5,7 @@ from typing import Any
 
 from ftlab.checkpoints.info import Part
 
-from .bounds import DEPTH, EXPANDED, THINGS, Broken, too_large
+from .bounds import DEPTH, EVERYTHING, EXPANDED, THINGS, Broken, too_large
 from .makers import Content, Storage, is_tensor, tensor_of
 from .symbols import Call, Persistent, children, lookup, pairs, short
 
@@ -17,43 +17,49 @@ def read_content(root: Any, inner: dict[int, Storage] | None = None) -> Content:
     return content
 
 
+Keys = tuple[str | int, ...]
+
+
 class _Walk:
     """Go through all that a pickle describes, each thing as often as it is referred to, up to a limit."""
 
     def __init__(self, content: Content) -> None:
         self.content = content
-        self.left = THINGS
+        self.left = self.in_all = EVERYTHING
 
     def run(self, root: Any) -> None:
-        entries = pairs(root)
         kind = _kind_of("", root)
-        if kind != "other" or entries is None:
+        inside = pairs(root)
+        if inside is None and _holds_model(root):
+            inside = _entries(root)
+        if kind != "other" or inside is None:
             self.part((), kind, root)
             return
-        for key, value in entries:
-            self.entry((str(key) if isinstance(key, (str, int)) else short(key, 20),), value)
+        for key, value in inside:
+            self.entry((key if isinstance(key, (str, int)) else short(key, 20),), value)
 
-    def entry(self, keys: tuple[str, ...], value: Any) -> None:
+    def entry(self, keys: Keys, value: Any) -> None:
         """Note one entry of a dictionary that is no state_dict itself; go into it if it is another of those."""
-        kind = _kind_of(keys[-1], value)
-        if kind == "other" and pairs(value) and len(keys) < 6 and _holds_model(value):
-            for key, inside in pairs(value) or []:
-                if isinstance(key, str):
+        kind = _kind_of(str(keys[-1]), value)
+        if kind == "other" and len(keys) < 12 and _holds_model(value):
+            for key, inside in _entries(value):
+                if isinstance(key, (str, int)):
                     self.entry((*keys, key), inside)
             return
         self.part(keys, kind, value)
 
-    def part(self, keys: tuple[str, ...], kind: str, thing: Any) -> None:
+    def part(self, keys: Keys, kind: str, thing: Any) -> None:
         before = len(self.content.tensors)
-        self.left = THINGS
-        alone = self.tensor(thing, keys[:-1], keys[-1] if keys else "")
+        self.left = min(THINGS, self.in_all)
+        alone = self.tensor(thing, keys[:-1], str(keys[-1]) if keys else "")
         if not alone:
             for name, inside in self.inside(thing, ()):
                 self.tensor(inside, keys, ".".join(name))
         count = len(self.content.tensors) - before
         if kind == "other" and count and not alone and not keys:
-            kind = "tensors"
-        self.content.parts.append(Part(keys, kind, _about(thing, count, alone)))
+            kind = "model" if _is_script(thing) else "tensors"
+        mixed = kind == "model" and any(not is_tensor(value) for _, value in pairs(thing) or [])
+        self.content.parts.append(Part(keys, kind, _about(thing, count, alone), mixed))
 
     def inside(self, thing: Any, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Go through everything inside that may be a tensor, with its name as a state_dict has it."""
@@ -61,6 +67,7 @@ class _Walk:
         while waiting:
             name, thing = waiting.pop()
             self.left -= 1
+            self.in_all -= 1
             if self.left < 0:
                 return  # a list of a million files, or something that refers to itself again and again
             if len(name) > DEPTH:
@@ -74,7 +81,7 @@ class _Walk:
                     one for one in reversed(more) if not isinstance(one[1], (str, int, float, type(None)))
                 ]
 
-    def tensor(self, thing: Any, part: tuple[str, ...], name: str) -> bool:
+    def tensor(self, thing: Any, part: Keys, name: str) -> bool:
         """Note a tensor; return whether it is one."""
         if not is_tensor(thing):
             return False
@@ -90,6 +97,21 @@ class _Walk:
 def is_module(thing: Any) -> bool:
     """Return whether it is a whole module: an object with the inner dictionaries of `nn.Module`."""
     return isinstance(thing, Call) and {"_parameters", "_modules"} <= lookup(_state(thing)).keys()
+
+
+def _is_script(thing: Any) -> bool:
+    """Return whether it is a module of TorchScript: its attributes have the names of a state_dict."""
+    return isinstance(thing, Call) and thing.path.startswith("__torch__.")
+
+
+def _entries(thing: Any) -> list[tuple[Any, Any]]:
+    """Return what is in a dictionary, a list, or an object with attributes, by its key."""
+    inside = pairs(thing)
+    if inside is not None:
+        return inside
+    if isinstance(thing, (list, tuple)):
+        return list(enumerate(thing))
+    return pairs(_state(thing)) or [] if isinstance(thing, Call) and not is_tensor(thing) else []
 
 
 def _class_of(thing: Call) -> str:
@@ -139,16 +161,21 @@ def _kind_of(key: str, thing: Any) -> str:
     return "other"
 
 
+_MOMENTA = {"step", "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "sum"}
+
+
 def _is_state(found: dict[str, Any]) -> bool:
-    """Return whether a dictionary is mostly tensors, as a state_dict is."""
-    return bool(found) and 2 * sum(is_tensor(value) for value in found.values()) >= len(found)
+    """Return whether a dictionary is mostly tensors, as a state_dict is, and not those of an optimizer."""
+    return not found.keys() <= _MOMENTA and 2 * sum(is_tensor(value) for value in found.values()) >= len(found)
 
 
 def _holds_model(thing: Any) -> bool:
     """Return whether a state_dict or a module is in a dictionary, at most three levels down."""
+    if _is_script(thing):
+        return False
     level = [thing]
     for _ in range(3):
-        level = [value for one in level for value in lookup(one).values()][:10_000]
+        level = [value for one in level for _, value in _entries(one)[:1_000]][:10_000]
         if any(_kind_of("", one) == "model" for one in level):
             return True
     return False

@@ -45,11 +45,27 @@ def _no_checkpoint(path: Path) -> Broken:
             "Only .metadata says which tensor is where. Copy the whole folder: files that begin with a dot are "
             "easily left behind.",
         )
+    names = {one.name for one in path.iterdir()}
+    if "data.pkl" in names or any((path / one / "data.pkl").is_file() for one in names):
+        return Broken(
+            "unpacked",
+            "it is a checkpoint that was unpacked: the folder has data.pkl in it, a part of a .pt file",
+            "A .pt file is a zip file, and some systems unpack those after a download. Get the file again, or "
+            "pack the folder: python -m zipfile -c model.pt FOLDER",
+        )
+    if "zero_to_fp32.py" in names:
+        return Broken(
+            "zero-shard",
+            "it is a folder of DeepSpeed, with the weights in pieces",
+            f"Make one file of it: python {path / 'zero_to_fp32.py'} {path} model.pt",
+        )
+    index = sorted(name for name in names if name.endswith(".index.json"))
     inside = sorted(one.name for one in path.iterdir() if one.suffix in (".pt", ".pth", ".bin", ".safetensors"))
-    names = ", ".join(inside[:3])
+    more = f", and {index[0]}, which says what is where" if index else ""
+    held = ", ".join(inside[:3])
     return Broken(
         "foreign",
-        f"it is a folder without .metadata; it has {names or 'no checkpoint'} in it",
+        f"it is a folder without .metadata; it has {held or 'no checkpoint'} in it{more}",
         f"Give the file itself, such as {path / inside[0]}." if inside else "Name the file with the checkpoint.",
     )
 

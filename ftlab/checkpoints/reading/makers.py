@@ -85,7 +85,7 @@ def is_tensor(thing: Any) -> bool:
     return isinstance(thing, Call) and thing.path in _MAKERS
 
 
-def tensor_of(thing: Call, part: tuple[str, ...], name: str, content: Content) -> TensorInfo:
+def tensor_of(thing: Call, part: tuple[str | int, ...], name: str, content: Content) -> TensorInfo:
     """Return what a call would make; raise an error of Python's if its arguments are not as torch writes them."""
     for _ in range(DEPTH):
         if thing.path in _PASSED_ON:
@@ -105,7 +105,7 @@ def tensor_of(thing: Call, part: tuple[str, ...], name: str, content: Content) -
     return _strided(thing, part, name, content)
 
 
-def _strided(thing: Call, part: tuple[str, ...], name: str, content: Content) -> TensorInfo:
+def _strided(thing: Call, part: tuple[str | int, ...], name: str, content: Content) -> TensorInfo:
     storage = storage_of(thing.args[0]) or content.inner.get(id(thing.args[0]))
     if storage is None or thing.path not in _STRIDED | {_QUANTISED}:
         raise TypeError("no storage")
@@ -125,22 +125,24 @@ def _strided(thing: Call, part: tuple[str, ...], name: str, content: Content) ->
     return TensorInfo(name, part, shape, dtype, storage.device, count, storage.key, offset, stride, kind)
 
 
-def _without_storage(thing: Call, part: tuple[str, ...], name: str) -> TensorInfo:
+def _without_storage(thing: Call, part: tuple[str | int, ...], name: str) -> TensorInfo:
     dtype, shape = (thing.args[0], thing.args[1]) if thing.path == _META else (thing.args[1], thing.args[2])
     shape, dtype = _sizes(shape), _dtype(dtype)
     return TensorInfo(name, part, shape, dtype, "meta", 0, "", kind="meta")
 
 
-def _sparse(thing: Call, part: tuple[str, ...], name: str) -> TensorInfo:
-    given = thing.args[1]
-    values = storage_of(given[1].args[0])
+def _sparse(thing: Call, part: tuple[str | int, ...], name: str) -> TensorInfo:
+    given = list(thing.args[1])
+    if isinstance(given[-1], bool):  # whether it is coalesced: of the layout with coordinates
+        given.pop()
+    values = storage_of(given[-2].args[0])
     if values is None:
         raise TypeError("no storage")
-    shape = _sizes(given[2])
+    shape = _sizes(given[-1])
     return TensorInfo(name, part, shape, values.dtype, values.device, values.bytes, "", kind="sparse")
 
 
-def _array(thing: Call, part: tuple[str, ...], name: str, content: Content) -> TensorInfo:
+def _array(thing: Call, part: tuple[str | int, ...], name: str, content: Content) -> TensorInfo:
     """Return numpy's array: its state is (version, shape, dtype, whether in Fortran's order, bytes)."""
     if thing.path in _BUFFERS:
         data, kind, shape, order = thing.args

@@ -18,7 +18,8 @@ _LOADER = "torch.storage._load_from_bytes"
 
 
 def note_names(info: CheckpointInfo, pickle: Pickle) -> None:
-    """Note every name that a pickle asks for, once."""
+    """Note every name that a pickle asks for, once, and what else PyTorch's safe loader would not take."""
+    info.instructions |= pickle.others
     known = {one.name for one in info.globals}
     info.globals += [GlobalInfo(n, *verdict(n), use) for n, use in pickle.names.items() if n not in known]
 

@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 from ftlab.checkpoints.info import CheckpointInfo, Place
 
 from .bounds import Broken, Window, damaged
+from .foreign import is_text, unknown
 from .makers import Content, Storage, storage_of
 from .notes import note_content, note_names, raise_rest
 from .pickles import Pickle, read_pickle
@@ -83,6 +84,10 @@ def _read_plain(file: BinaryIO, pickle: Pickle, info: CheckpointInfo) -> None:
     note_names(info, pickle)
     if pickle.broken and pickle.root is None and not pickle.names:
         info.format = ""
+        file.seek(0)
+        head = file.read(512)
+        if is_text(head):
+            raise unknown(head)
         raise Broken(
             "foreign",
             f"the file begins like a pickle, and then: {pickle.broken.seen}",

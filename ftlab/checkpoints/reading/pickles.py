@@ -23,6 +23,46 @@ _SIZED = {  # instruction: bytes of its length, whether it is text
 }
 _MARK = object()
 
+# What PyTorch's safe loader knows: protocol 2. Protocols 1, 4 and 5 have other instructions, and it refuses them.
+SAFE = frozenset(
+    [
+        "GLOBAL",
+        "NEWOBJ",
+        "REDUCE",
+        "BUILD",
+        "APPEND",
+        "APPENDS",
+        "SETITEM",
+        "SETITEMS",
+        "MARK",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "NONE",
+        "NEWFALSE",
+        "NEWTRUE",
+        "EMPTY_TUPLE",
+        "EMPTY_LIST",
+        "EMPTY_DICT",
+        "EMPTY_SET",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINSTRING",
+        "BINPERSID",
+        "BINGET",
+        "LONG_BINGET",
+        "BINPUT",
+        "LONG_BINPUT",
+        "LONG1",
+        "PROTO",
+        "STOP",
+    ]
+)
+
 
 class Pickle:
     """The result of reading one pickle: the object it describes, and every name that it asks for.
@@ -31,6 +71,7 @@ class Pickle:
         root: The object, made of symbols; None if the pickle does not come to its end.
         names: Each class or function that it asks for, with how it is used: the first call in a few words.
         persistent: References out of the pickle, in order.
+        others: Instructions that PyTorch's safe loader does not know.
         broken: Why it could not be read to its end; None if it could.
     """
 
@@ -38,6 +79,7 @@ class Pickle:
         self.root: Any = None
         self.names: dict[str, str] = {}
         self.persistent: list[Persistent] = []
+        self.others: set[str] = set()
         self.broken: Broken | None = None
 
 
@@ -47,6 +89,8 @@ def read_pickle(window: Window) -> Pickle:
     machine = _Machine(result)
     try:
         for name, argument in _instructions(window):
+            if name not in SAFE:
+                result.others.add(name)
             machine.run(name, argument)
         result.root = machine.pop()
     except Broken as broken:

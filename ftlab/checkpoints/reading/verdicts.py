@@ -152,6 +152,23 @@ _FUNCTIONS = {
         for name in ["relu", "gelu", "silu", "leaky_relu", "elu", "softmax", "hardswish"]
     ),
     *(f"torch._C._nn.{name}" for name in ("gelu", "silu")),
+    # what torch.distributed.tensor puts onto PyTorch's list of good names when it is imported
+    *(
+        f"torch.distributed.{name}"
+        for name in [
+            "device_mesh.DeviceMesh",
+            "_mesh_layout._MeshLayout",
+            "_mesh_layout._FlatLayout",
+            "tensor.DTensor",
+            "tensor._dtensor_spec.DTensorSpec",
+            "tensor._dtensor_spec.TensorMeta",
+            "tensor._dtensor_spec.ShardOrderEntry",
+            "tensor.placement_types.Partial",
+            "tensor.placement_types.Replicate",
+            "tensor.placement_types.Shard",
+            "tensor.placement_types._StridedShard",
+        ]
+    ),
     "torch.storage._load_from_bytes",  # loads an archive from inside the file; that one is looked into as well
     "torch.random.Generator",
     "torch._C.Generator",
