@@ -14,6 +14,8 @@ def nearest(given: str, known: Iterable[str], count: int = 3) -> str:
         "the first ones are 'resnet18', 'vgg11'"
     """
     known = list(known)
+    if not known:
+        return "there is none"
     close = get_close_matches(str(given), known, n=count)
     verb = "is" if len(close) == 1 else "are"
     if close:

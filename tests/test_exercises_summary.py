@@ -72,6 +72,11 @@ def by_ftlab(model):
     )
 
 
+@wrong(summary.count_parameters, "Two numbers were asked for, you gave `[Param")
+def the_parameters_themselves(model):
+    return list(model.parameters())
+
+
 @wrong(summary.count_parameters, "in the other order")
 def exchanged(model):
     total, trainable = by_a_set(model)

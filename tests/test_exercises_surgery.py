@@ -318,6 +318,11 @@ def one_head_for_all(model, count, num_classes):
     )
 
 
+@wrong(surgery.own_branches, "You returned one `Linear`, not several branches")
+def the_head_alone(model, count, num_classes):
+    return nn.Linear(model.fc.in_features, num_classes)
+
+
 # --- predictions
 
 
@@ -326,7 +331,7 @@ def as_text():
     return "2, 22, 4"
 
 
-@wrong(surgery.same_training, "`dropout, cross_entropy`")
+@wrong(surgery.same_training, "The task has no `dropout, cross_entropy`")
 def an_unknown_pair():
     return {"dropout, cross_entropy"}
 

@@ -188,6 +188,80 @@ def test_a_wrong_name_is_answered_with_the_right_ones(arguments, message):
 # Files
 
 
+@pytest.mark.parametrize("given", ["4", 4.0, True])
+def test_a_number_of_classes_is_a_whole_number(given):
+    with pytest.raises(TypeError, match="must be a whole number, not"):
+        pretrained.load(num_classes=given)
+
+
+@pytest.mark.parametrize("size", [0, -1, "64", 64.0, True])
+@pytest.mark.parametrize(
+    "prepare", [pretrained.preprocessing, lambda *, size: pretrained.wrong_preprocessing("BGR", size=size)]
+)
+def test_a_size_is_a_number_of_pixels(prepare, size):
+    with pytest.raises(ValueError, match="whole number of pixels, at least 1, not"):
+        prepare(size=size)
+
+
+@pytest.mark.parametrize("given", ["resnet18", 3, None])
+def test_what_is_neither_an_entry_nor_an_address_is_not_fetched(given):
+    with pytest.raises(TypeError, match="neither an entry of a weights enum nor an address"):
+        pretrained.fetch(given)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (Image.new("RGB", (8, 8)), TypeError, "must be prepared: a tensor .3, H, W. of floats, not a Image"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), TypeError, "not a tensor of torch.uint8"),
+        (torch.zeros(1, 3, 8, 8), ValueError, r"not \(1, 3, 8, 8\); of a batch take batch\[0\]"),
+        (torch.zeros(3, 8, 8), ValueError, "gives 1000 scores, and there are 2 categories"),
+    ],
+)
+def test_top_classes_wants_one_prepared_image_and_a_name_per_score(model, image, error, message):
+    with pytest.raises(error, match=message):
+        pretrained.top_classes(model, image, ["a", "b"])
+
+
+class Skips(nn.Module):
+    """A module that is never called, one that gives a tuple, and no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu, self.never, self.two = nn.ReLU(), nn.ReLU(), nn.AdaptiveMaxPool2d(1, return_indices=True)
+
+    def forward(self, images):
+        return self.two(self.relu(images))
+
+
+@pytest.mark.parametrize(
+    ("layer", "batches", "error", "message"),
+    [
+        ("never", 1, ValueError, "'never' gave nothing"),
+        ("relu", 0, ValueError, "there was no batch"),
+        ("two", 1, TypeError, "'two' gives a tuple, not a tensor"),
+        ("rellu", 1, ValueError, "no module 'rellu'; the nearest is 'relu'"),
+    ],
+)
+def test_features_say_why_there_are_none(layer, batches, error, message):
+    model = Skips()
+    with pytest.raises(error, match=message):
+        pretrained.features(model, [torch.rand(2, 3, 4, 4)] * batches, layer, progress=False)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_features_of_a_model_without_parameters():
+    found = pretrained.features(Skips(), [torch.rand(2, 3, 4, 4)], "relu", progress=False)
+    assert found["relu"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("given", [torch.zeros(3), torch.zeros(3, 4, 2, 2), [1], None])
+@pytest.mark.parametrize("use", [pretrained.similarity, pretrained.flat_map])
+def test_features_are_one_row_per_image(use, given):
+    with pytest.raises(ValueError, match="one row per image, not"):
+        use(given)
+
+
 def test_a_file_with_another_class_count_is_loaded_with_its_own_head(tmp_path):
     trained = pretrained.load(weights=None, num_classes=3)
     torch.save(trained.state_dict(), tmp_path / "mine.pt")

@@ -3,10 +3,12 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.func import functional_call
 from torchvision import models
 from torchvision.models import regnet
 
@@ -144,9 +146,80 @@ def test_a_dry_run_computes_nothing_and_changes_nothing():
     assert_same(state(model), before)
 
 
+class Tied(nn.Module):
+    """One layer under two names, and one tensor in two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.again, self.out.weight = self.first, self.first.weight
+
+    def forward(self, images):
+        return self.out(self.again(self.first(images)))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        dry_run,
+        lambda *given: head_names(*given),
+        lambda *given: cut_points(*given),
+        lambda *given: stages(*given),
+    ],
+)
+def test_a_look_at_a_layer_with_two_names_changes_nothing(look):
+    model = Tied()
+    before = state(model)
+    look(model, IMAGES)
+    assert_same(state(model), before)
+    assert model.out.weight is model.again.weight is model.first.weight
+    assert model(IMAGES).device.type == "cpu"
+
+
+def test_the_functional_call_of_pytorch_alone_would_change_such_a_model():
+    model = Tied()
+    tensors = {name: parameter.detach().to("meta") for name, parameter in model.named_parameters()}
+    functional_call(model, tensors, (IMAGES.to("meta"),))
+    assert model.first.weight.is_meta  # if this fails PyTorch has mended it, and the snapshot in dry_run may go
+
+
 def test_a_model_without_layers_has_no_head():
-    with pytest.raises(ValueError, match="no layer with parameters"):
-        head_names(nn.Sequential(nn.ReLU()))
+    for model in (nn.Sequential(nn.ReLU()), nn.Sequential()):
+        with pytest.raises(ValueError, match="no layer with parameters"):
+            head_names(model)
+        with pytest.raises(ValueError, match="no layer with parameters"):
+            head_names(model, IMAGES)
+    with pytest.raises(ValueError, match="this Linear is one layer and has none inside"):
+        replace_head(nn.Linear(2, 2), 3)
+
+
+SEGMENTATION = {
+    "deeplabv3_mobilenet_v3_large": ["aux_classifier.4", "classifier.4"],
+    "fcn_resnet50": ["aux_classifier.4", "classifier.4"],
+    "lraspp_mobilenet_v3_large": ["classifier.low_classifier", "classifier.high_classifier"],
+}
+
+
+@pytest.mark.parametrize(("name", "heads"), SEGMENTATION.items())
+def test_a_segmentation_model_gets_new_heads(name, heads, on_meta):
+    aux = {"aux_loss": True} if heads[0].startswith("aux") else {}
+    model = on_meta(name, weights_backbone=None, **aux)
+    images = torch.empty(2, 3, 64, 64, device="meta")
+    assert head_names(model) == head_names(model, images) == heads
+    assert replace_head(model, 4) == heads
+    assert {tuple(maps.shape) for maps in model(images).values()} == {(2, 4, 64, 64)}
+    with pytest.raises(ValueError, match="is no row of stages"):
+        stages(model, images)
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"])
+def test_a_detector_keeps_the_layer_that_gives_boxes(name, on_meta):
+    model = on_meta(name, weights_backbone=None)
+    before = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    for change in (replace_head, lambda model, classes: replace_head(nn.DataParallel(model), classes)):
+        with pytest.raises(ValueError, match="is a detector"):
+            change(model, 4)
+    assert {key: tensor.shape for key, tensor in model.state_dict().items()} == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -181,6 +254,7 @@ def test_a_head_without_a_bias_stays_one():
     ("arguments", "message"),
     [
         ({"num_classes": 0}, "at least 1, not 0"),
+        ({"num_classes": 2, "names": "fcc"}, "no layer 'fcc'; the nearest is 'fc'"),
         ({"num_classes": 2, "names": ["fcc"]}, "no layer 'fcc'; the nearest is 'fc'"),
         ({"num_classes": 2, "names": ["fc", "conv1"]}, "'conv1' is a Conv2d of 7 x 7"),
         ({"num_classes": 2, "names": ["layer1"]}, "'layer1' is a Sequential; only nn.Linear"),
@@ -192,6 +266,16 @@ def test_a_wrong_request_is_answered_and_nothing_is_lost(arguments, message):
     with pytest.raises(ValueError, match=message):
         replace_head(model, **arguments)
     assert_same(state(model), before)
+
+
+@pytest.mark.parametrize("given", ["4", 4.0, True, None, [4]])
+def test_a_number_of_classes_is_a_whole_number(given):
+    model = models.resnet18()
+    with pytest.raises(TypeError, match="must be a whole number, not"):
+        replace_head(model, given)
+    assert model.fc.out_features == 1000
+    assert replace_head(model, np.int64(4), "fc") == ["fc"]
+    assert model.fc.out_features == 4
 
 
 # -- cutting ---------------------------------------------------------------------------------------
@@ -252,6 +336,13 @@ def test_the_part_can_be_copied_and_its_numbers_come_along():
     assert torch.equal(part.conv1.weight, other.conv1.weight)
     assert other.conv1.weight is not part.conv1.weight
     assert pickle.loads(pickle.dumps(part.state_dict())).keys() == part.state_dict().keys()
+
+
+def test_an_example_is_a_batch_and_a_depth_at_least_one():
+    with pytest.raises(TypeError, match=r"must be a batch, a tensor .N, C, H, W., not a tuple"):
+        cut_points(models.resnet18(), (1, 3, 64, 64))
+    with pytest.raises(ValueError, match="depth must be at least 1, not 0"):
+        cut_points(models.resnet18(), IMAGES, depth=0)
 
 
 def test_a_place_that_does_not_exist_is_answered_with_the_nearest():
@@ -334,6 +425,17 @@ def test_every_plan_gives_a_network_that_learns(rest, pool):
 def test_a_network_that_is_no_row_of_maps_is_told_apart(name, on_meta):
     with pytest.raises(ValueError, match="no row of stages"):
         stages(on_meta(name), images_for(name))
+
+
+def test_stages_of_a_network_for_one_image_size_are_found_too():
+    body = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3)]
+    model = nn.Sequential(*body, nn.Flatten(), nn.Linear(6 * 28 * 28, 5))
+    images = torch.zeros(2, 3, 32, 32)
+    assert [stage.name for stage in stages(model, images)] == ["0", "1", "2", "3"]
+    (scores,) = assemble(model, images, Assembly("1", rest="own", num_classes=4))(images)
+    assert scores.shape == (2, 4)
+    with pytest.raises(RuntimeError):  # what does not fit at the size that was given is still said
+        stages(model, torch.zeros(2, 3, 64, 64))
 
 
 def test_wrong_plans_are_answered():

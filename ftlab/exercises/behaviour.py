@@ -161,14 +161,19 @@ def some(names: Iterable[str], show: int = 2) -> str:
     return ", ".join(f"`{name}`" for name in names[:show]) + more
 
 
-def as_names(value: object, known: Collection[str]) -> set[str]:
-    """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known."""
+def as_names(value: object, known: Collection[str], *, of: str = "model") -> set[str]:
+    """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known.
+
+    Args:
+        value: What was predicted.
+        known: All names that there are.
+        of: What has them: the "model", or the "task" if they are no tensors.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         kind = type(value).__name__
         raise Wrong(f"Not a set of names: what you gave is of type `{kind}`.", ask='Is it like `{"a", "b"}`?')
     names = {str(name) for name in value}
     if names - set(known):
-        raise Wrong(
-            f"The model has no {some(names - set(known))}.", ask="How are the tensors called in the task?"
-        )
+        what = "tensors" if of == "model" else "choices"
+        raise Wrong(f"The {of} has no {some(names - set(known))}.", ask=f"How are the {what} called in the task?")
     return names

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ftlab.given import refuse_no_model
 from ftlab.modes import keep_modes
 from ftlab.nearest import nearest
 from ftlab.random_state import keep_random_state
@@ -14,7 +15,7 @@ from ftlab.random_state import keep_random_state
 
 @torch.no_grad()
 def features(
-    model: nn.Module, batches: DataLoader, layers: Sequence[str], *, progress: bool = True
+    model: nn.Module, batches: DataLoader, layers: str | Sequence[str], *, progress: bool = True
 ) -> dict[str, Tensor]:
     """Return what each of `layers` gives for each image, averaged over the picture.
 
@@ -24,14 +25,16 @@ def features(
     Args:
         model: Any module; its output is not looked at.
         batches: Batches of images, or of (images, class numbers).
-        layers: Names of modules, as `model.named_modules()` gives them. Their output is (N, C, H, W), or (N, C).
+        layers: Names of modules, as `model.named_modules()` gives them, or one name. Their output is
+            (N, C, H, W), or (N, C).
         progress: Show a bar.
 
     Returns:
         One tensor (images, C) per layer, on the CPU.
 
     Raises:
-        ValueError: There is no module of such a name.
+        TypeError: It is no model, or a layer gives something else than a tensor, such as a tuple.
+        ValueError: There is no module of such a name, forward does not call it, or there is no batch.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())
@@ -39,6 +42,8 @@ def features(
         >>> features(model, images, ["1"], progress=False)["1"].shape
         torch.Size([6, 5])
     """
+    refuse_no_model(model)
+    layers = [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules())
     unknown = [layer for layer in layers if layer not in modules]
     if unknown:
@@ -47,6 +52,10 @@ def features(
 
     def keep(layer: str):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            if not isinstance(output, Tensor):
+                raise TypeError(
+                    f"{layer!r} gives a {type(output).__name__}, not a tensor; take a layer in it or after it"
+                )
             found[layer].append(output.flatten(2).mean(2).cpu() if output.ndim > 2 else output.cpu())
 
         return hook
@@ -55,12 +64,15 @@ def features(
     try:
         with keep_modes(model), keep_random_state():
             model.eval()
-            device = next(model.parameters()).device
+            device = next(model.parameters(), torch.empty(0)).device
             for batch in tqdm(batches, disable=not progress, leave=False):
                 model((batch[0] if isinstance(batch, list | tuple) else batch).to(device))
     finally:
         for handle in handles:
             handle.remove()
+    silent = [layer for layer, parts in found.items() if not parts]
+    if silent:
+        raise ValueError(f"{silent[0]!r} gave nothing: there was no batch, or forward does not call this module")
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 
@@ -69,13 +81,14 @@ def similarity(features: Tensor) -> Tensor:
 
     Standardised, because a channel that answers strongly to every image would make all images alike.
 
+    Raises:
+        ValueError: It is not one row of features per image.
+
     Example:
         >>> similarity(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))[0].round(decimals=1)
         tensor([ 1.,  1., -1.])
     """
-    centred = features - features.mean(0)
-    standard = centred / centred.std(0).clamp(min=1e-6)
-    unit = nn.functional.normalize(standard, dim=1)
+    unit = nn.functional.normalize(_standardised(features), dim=1)
     return unit @ unit.T
 
 
@@ -97,13 +110,21 @@ def flat_map(features: Tensor, *, seed: int = 0) -> Tensor:
         >>> flat_map(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])).shape
         torch.Size([4, 2])
     """
-    if features.ndim != 2 or len(features) < 3 or features.shape[1] < 2:
+    standard = _standardised(features)
+    if len(features) < 3 or features.shape[1] < 2:
         raise ValueError(f"a map needs at least 3 images with 2 features each, not {tuple(features.shape)}")
-    centred = features.float() - features.float().mean(0)
-    standard = centred / centred.std(0).clamp(min=1e-6)
     with keep_random_state(seed):
         _, _, directions = torch.pca_lowrank(standard, q=min(6, *standard.shape))
     directions = directions[:, :2]
     # A principal direction has no sign of its own: its largest entry is made positive.
     largest = directions.abs().argmax(0, keepdim=True)
     return standard @ (directions * directions.gather(0, largest).sign())
+
+
+def _standardised(features: Tensor) -> Tensor:
+    """Return features (N, C) with mean 0 and standard deviation 1 in each column."""
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        given = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        raise ValueError(f"features are a tensor (images, channels), one row per image, not {given}")
+    centred = features.float() - features.float().mean(0)
+    return centred / centred.std(0).clamp(min=1e-6)

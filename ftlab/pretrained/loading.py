@@ -1,6 +1,7 @@
 """Load a model with the weights that were asked for, or say plainly why not."""
 
 import warnings
+from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torchvision.models._api import WeightsEnum
 from ftlab.download import download
 from ftlab.pretrained.backbone import backbone
 from ftlab.pretrained.catalogue import builder_of, cached_file, offline_names, weights_of
-from ftlab.surgery.heads import head_names, replace_head
+from ftlab.surgery.heads import class_count, head_names, replace_head
 
 WeightsSource = str | PathLike | WeightsEnum | None
 
@@ -36,6 +37,7 @@ def load(
 
     Raises:
         ValueError: There is no such model or entry, `num_classes` is below 1, or the file holds another model.
+        TypeError: `num_classes` is no whole number.
         FileNotFoundError: The weights are not on this machine and could not be fetched. The message says
             which file is missing, where it would be kept, and which models work offline.
 
@@ -44,8 +46,8 @@ def load(
         >>> model(torch.zeros(2, 3, 96, 96)).shape
         torch.Size([2, 8])
     """
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+    if num_classes is not None:
+        num_classes = class_count(num_classes)
     name = name or backbone()
     if weights is None:
         return _build(name, weights=None, num_classes=num_classes or 1000)
@@ -69,6 +71,9 @@ def preprocessing(
         weights: An entry, or its name.
         size: Height and width in pixels instead of those of the weights. Smaller is faster and less accurate.
 
+    Raises:
+        ValueError: There is no such model or entry, or `size` is no whole number of pixels.
+
     Example:
         >>> preprocessing("resnet50", "IMAGENET1K_V1").resize_size, preprocessing("resnet50").resize_size
         ([256], [232])
@@ -76,8 +81,20 @@ def preprocessing(
         >>> preprocessing(size=64)(Image.new("RGB", (300, 500))).shape
         torch.Size([3, 64, 64])
     """
-    sizes = {} if size is None else {"resize_size": size, "crop_size": size}
-    return weights_of(name or backbone(), weights).transforms(**sizes)
+    return weights_of(name or backbone(), weights).transforms(**sizes_of(size))
+
+
+def sizes_of(size: int | None) -> dict[str, int]:
+    """Return the arguments of `weights.transforms(...)` for images of `size` pixels; None means their own.
+
+    Raises:
+        ValueError: `size` is no whole number of pixels.
+    """
+    if size is None:
+        return {}
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"size must be a whole number of pixels, at least 1, not {size!r}")
+    return {"resize_size": int(size), "crop_size": int(size)}
 
 
 def fetch(weights: WeightsEnum | str, *, home: Path | None = None, source: str = "") -> Path:
@@ -91,8 +108,14 @@ def fetch(weights: WeightsEnum | str, *, home: Path | None = None, source: str =
         source: Another address that has the same file, such as a `file://` of a memory stick.
 
     Raises:
+        TypeError: It is neither an entry nor an address.
         FileNotFoundError: It is not here and could not be fetched.
     """
+    if not isinstance(weights, WeightsEnum) and "://" not in str(weights):
+        raise TypeError(
+            f"{weights!r} is neither an entry of a weights enum nor an address; an entry is, for example, "
+            'torchvision.models.get_model_weights("resnet18").DEFAULT'
+        )
     path = cached_file(weights, home)
     if path.exists():
         return path

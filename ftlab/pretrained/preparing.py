@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torchvision.models._api import WeightsEnum
 from torchvision.transforms import Compose
 
+from ftlab.given import refuse_no_model
 from ftlab.modes import keep_modes
 from ftlab.nearest import nearest
 from ftlab.pretrained.backbone import backbone
 from ftlab.pretrained.catalogue import weights_of
+from ftlab.pretrained.loading import sizes_of
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
@@ -50,7 +52,7 @@ def wrong_preprocessing(
         255
     """
     entry = weights_of(name or backbone(), weights)
-    sizes = {} if size is None else {"resize_size": size, "crop_size": size}
+    sizes = sizes_of(size)
     prepare = entry.transforms(**{**sizes, **changes(mistake, entry, size=size)})
     return Compose([exchange_red_and_blue, prepare]) if mistake == "BGR" else prepare
 
@@ -117,13 +119,31 @@ def top_classes(
 
     The model is not changed: it is run in eval mode, and every module has its mode back.
 
+    Raises:
+        TypeError: It is no model, or `tensor` no tensor of floats; a PIL image must be prepared first.
+        ValueError: `tensor` is no image (3, H, W), or the model has another number of classes than `categories`.
+
     Example:
         >>> from ftlab.pretrained import EfficientNet_Lite0_Weights, load
         >>> categories = EfficientNet_Lite0_Weights.DEFAULT.meta["categories"]
         >>> len(top_classes(load(), torch.zeros(3, 64, 64), categories, count=3))
         3
     """
-    best = _probabilities(model, tensor[None])[0].topk(min(count, len(categories)))
+    refuse_no_model(model)
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        found = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+        raise TypeError(
+            f"the image must be prepared: a tensor (3, H, W) of floats, not {found}; weights.transforms()(image) "
+            "gives one, so does ftlab.pretrained.preprocessing()(image)"
+        )
+    if tensor.ndim != 3:
+        raise ValueError(f"one image (3, H, W) is expected, not {tuple(tensor.shape)}; of a batch take batch[0]")
+    probabilities = _probabilities(model, tensor[None])[0]
+    if len(probabilities) != len(categories):
+        raise ValueError(
+            f"the model gives {len(probabilities)} scores, and there are {len(categories)} categories"
+        )
+    best = probabilities.topk(min(count, len(categories)))
     return {categories[place]: value for value, place in zip(*map(Tensor.tolist, best), strict=True)}
 
 
@@ -176,6 +196,6 @@ def _shares(probabilities: Tensor, right: Sequence[Sequence[int]]) -> list[float
 
 @torch.no_grad()
 def _probabilities(model: nn.Module, batch: Tensor) -> Tensor:
-    device = next(model.parameters()).device
+    device = next(model.parameters(), batch).device
     with keep_modes(model), keep_random_state():
         return model.eval()(batch.to(device)).float().softmax(1).cpu()

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.func import functional_call
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftlab.freezing.costs import named_state, saved_bytes
 from ftlab.freezing.snapshot import Snapshot
+from ftlab.given import inside, refuse_lazy, refuse_no_model
 from ftlab.random_state import keep_random_state
 
 from .report import ModelSummary
@@ -49,7 +50,7 @@ def summarize(
     tensors without values in its place: do not train it in another thread at the same time.
 
     Args:
-        model: Any module.
+        model: Any module; of one in `torch.compile` or `DataParallel`, what is inside is summarized.
         example: What `forward` takes: a batch; a size with the batch in front, such as `(1, 3, 224, 224)`; a
             tuple or list of arguments (tensors, sizes, or what else it takes); or a dictionary of keyword
             arguments. Of a tensor only shape, type and device matter. A size means the model's own floating
@@ -58,6 +59,7 @@ def summarize(
         optimizer: Show for each block the learning rate that this optimizer has for it, or that it has none.
 
     Raises:
+        TypeError: If it is no model.
         ValueError: If the model has parameters without a shape yet (lazy modules).
         RuntimeError: If the example does not fit, or `forward` decides by values; notes say where and what next.
 
@@ -71,8 +73,9 @@ def summarize(
         >>> found["3"].output, found["0"].state, found["1"].mode
         ('4×2', 'frozen', 'eval')
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    _refuse_lazy(model)
+    refuse_no_model(model)
+    model = inside(model)
+    refuse_lazy(model, "summarize it")
     found = own_rows(model)
     attributes = Snapshot(model, values=False)
     try:
@@ -82,12 +85,6 @@ def summarize(
     finally:
         attributes.restore()
     return ModelSummary.of(type(model).__name__, finish(model, found, optimizer), model, shapes)
-
-
-def _refuse_lazy(model: nn.Module) -> None:
-    lazy = [name for name, tensor in named_state(model) if is_lazy(tensor)]
-    if lazy:
-        raise ValueError(f"{lazy[0]!r} has no shape yet: call the model once with real data, then summarize it")
 
 
 def _run(model: nn.Module, example: Any, keywords: dict[str, Any], found: dict[str, Own]) -> str:
@@ -145,7 +142,9 @@ def _tensor(value: Any, like: dict[str, Any]) -> Any:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) > 0 and all(type(n) is int for n in value)
+    if not isinstance(value, tuple | list) or not value:
+        return False
+    return all(isinstance(n, Integral) and not isinstance(n, bool) for n in value)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Put a network together: cut, copy the rest for each head, pool, classify."""
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ftlab.given import refuse_wrapped
 from ftlab.nearest import nearest
 from ftlab.surgery.cutting import cut
 from ftlab.surgery.dry import dry_run, watching
@@ -59,6 +61,7 @@ def stages(model: nn.Module, example: Tensor) -> list[Stage]:
     `cut` has it.
 
     Raises:
+        TypeError: It is no model, or the example is no tensor.
         ValueError: There are no two such stages, as in a vision transformer.
 
     Example:
@@ -66,11 +69,13 @@ def stages(model: nn.Module, example: Tensor) -> list[Stage]:
         >>> [stage.name for stage in stages(models.resnet18(), torch.zeros(1, 3, 64, 64))]
         ['conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4']
     """
+    refuse_wrapped(model)
     chain = _chain(model, example)
     if len(chain) > 1:
         height, width = example.shape[-2:]
-        larger = _chain(model, example.new_empty(*example.shape[:-2], 2 * height, 2 * width, device="meta"))
-        if [stage.shape[1] for stage in larger] != [stage.shape[1] for stage in chain]:
+        double = example.new_empty(*example.shape[:-2], 2 * height, 2 * width, device="meta")
+        larger = _chain(model, double, whole=False)
+        if any(one.shape[1] != other.shape[1] for one, other in zip(chain, larger, strict=False)):
             chain = []  # the second dimension grows with the image, so it is not the channels: a Swin transformer
     if len(chain) < 2:
         raise ValueError(
@@ -80,16 +85,22 @@ def stages(model: nn.Module, example: Tensor) -> list[Stage]:
     return chain
 
 
-def _chain(model: nn.Module, example: Tensor) -> list[Stage]:
+def _chain(model: nn.Module, example: Tensor, *, whole: bool = True) -> list[Stage]:
+    """Return the stages; `whole=False` takes those that come before an error, such as a head of a fixed size."""
     features = getattr(model, "features", None)
     prefix, parent = ("features.", features) if isinstance(features, nn.Sequential) else ("", model)
     runs: list[tuple[str, Any, Any]] = []
     children = {f"{prefix}{name}": child for name, child in parent.named_children()}
-    with watching(children, lambda name, inputs, output: runs.append((name, inputs[0], output))), torch.no_grad():
+
+    def see(name: str, inputs: tuple, output: Any) -> None:
+        runs.append((name, inputs[0] if inputs else None, output))
+
+    errors = () if whole else (RuntimeError, AssertionError, ValueError)
+    with watching(children, see), torch.no_grad(), suppress(*errors):
         dry_run(model, example)
-    chain = runs[:1]
-    for run in runs[1:]:
-        if run[1] is not chain[-1][2] or getattr(run[2], "ndim", 0) != 4:
+    chain: list[tuple[str, Any, Any]] = []
+    for run in runs:
+        if (chain and run[1] is not chain[-1][2]) or getattr(run[2], "ndim", 0) != 4:
             break
         chain.append(run)
     while chain and not list(children[chain[-1][0]].parameters()):

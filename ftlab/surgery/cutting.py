@@ -10,6 +10,7 @@ from torchvision.models.feature_extraction import (
     get_graph_node_names,
 )
 
+from ftlab.given import refuse_wrapped
 from ftlab.modes import keep_modes
 from ftlab.nearest import nearest
 from ftlab.surgery.dry import dry_run
@@ -33,7 +34,8 @@ def cut(model: nn.Module, after: str) -> nn.Module:
         after: A name of `cut_points`, or of any module or operation inside: "layer3", "features.4", "flatten".
 
     Raises:
-        ValueError: There is no such place, or the model cannot be traced.
+        TypeError: It is no model.
+        ValueError: There is no such place, or the model cannot be traced; a `DataParallel` has the model inside.
 
     Example:
         >>> from torchvision import models
@@ -63,6 +65,10 @@ def cut_points(model: nn.Module, example: torch.Tensor, *, depth: int = 1) -> Ta
         example: A batch, for the shapes.
         depth: How far to look inside: 1 shows "layer1", 2 shows "layer1.0" too.
 
+    Raises:
+        TypeError: It is no model, or the example is no tensor.
+        ValueError: `depth` is below 1, or the model cannot be traced.
+
     Example:
         >>> cut_points(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8))
           cut after  what it is    gives            parameters
@@ -70,6 +76,8 @@ def cut_points(model: nn.Module, example: torch.Tensor, *, depth: int = 1) -> Ta
                   0  Conv2d        1 × 8 × 6 × 6           224
                   1  ReLU          1 × 8 × 6 × 6           224
     """
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, not {depth}")
     points = _outer(_names(model), depth)
     part = _extract(model, {point: point for point in points})
     shapes = dry_run(part, example)
@@ -86,6 +94,7 @@ def cut_points(model: nn.Module, example: torch.Tensor, *, depth: int = 1) -> Ta
 
 def _names(model: nn.Module) -> list[str]:
     """Return the places that the forward pass has in both modes, in order."""
+    refuse_wrapped(model)
     with keep_modes(model):
         try:
             train, evaluation = get_graph_node_names(model, leaves(model), suppress_diff_warning=True)

@@ -9,23 +9,41 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ftlab.modes import keep_modes
+from ftlab.freezing.snapshot import Snapshot
+from ftlab.given import inside, refuse_lazy, refuse_no_model
 from ftlab.random_state import keep_random_state
 
 
 def dry_run(model: nn.Module, example: torch.Tensor, *, training: bool = False) -> Any:
     """Return what the model gives for `example`, as shapes; the model is not changed, and nothing is computed.
 
+    Raises:
+        TypeError: It is no model, or the example no tensor.
+        ValueError: The model has parameters without a shape yet (lazy modules).
+
     Example:
         >>> dry_run(nn.Linear(3, 2), torch.ones(5, 3)).shape
         torch.Size([5, 2])
     """
+    refuse_no_model(model)
+    if not isinstance(example, torch.Tensor):
+        raise TypeError(
+            f"the example must be a batch, a tensor (N, C, H, W), not a {type(example).__name__}; only its shape "
+            "matters, so torch.zeros(2, 3, 224, 224) will do"
+        )
+    model = inside(model)
+    refuse_lazy(model, "try again")
     tensors: dict[str, torch.Tensor] = {n: b.detach().to("meta") for n, b in model.named_buffers()}
     for name, parameter in model.named_parameters():
         tensors[name] = parameter.detach().to("meta").requires_grad_(parameter.is_floating_point())
-    with keep_modes(model), keep_random_state():
-        model.train(training)
-        return functional_call(model, tensors, (example.detach().to("meta"),))
+    # functional_call itself leaves its tensors in a module that has two names, so all attributes are put back.
+    attributes = Snapshot(model, values=False)
+    try:
+        with keep_random_state():
+            model.train(training)
+            return functional_call(model, tensors, (example.detach().to("meta"),))
+    finally:
+        attributes.restore()
 
 
 def on_meta(model: nn.Module) -> nn.Module:

@@ -1,13 +1,19 @@
 """The head of a model: find it, whatever it is called, and replace it."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torchvision.models.segmentation import LRASPP
 
+from ftlab.given import inside, refuse_no_model
 from ftlab.nearest import nearest
 from ftlab.surgery.dry import dry_run, watching
+
+_DETECTION = "torchvision.models.detection."
 
 
 def head_names(model: nn.Module, example: Tensor | None = None) -> list[str]:
@@ -17,15 +23,19 @@ def head_names(model: nn.Module, example: Tensor | None = None) -> list[str]:
     An auxiliary classifier is a part whose name begins with "aux".
 
     The trap: without `example` the *order in which the layers were made* decides, for a module knows no other.
-    That is right for every classification model of torchvision. Give an example for a model of your own: then
-    the way from the output back to the first layers decides. It is walked without computing anything.
+    That is right for every classification and every segmentation model of torchvision. Give an example for a
+    model of your own: then the way from the output back to the first layers decides. It is walked without
+    computing anything.
 
     Args:
-        model: A classifier. Its head is linear, or a convolution of 1 x 1 as in SqueezeNet.
+        model: A classifier, of images or of pixels. Its head is linear, or a convolution of 1 x 1 as in
+            SqueezeNet.
         example: A batch that fits, of two images or more.
 
     Raises:
-        ValueError: The last layer is no head; it may have been taken away.
+        TypeError: It is no model, or the example is no tensor.
+        ValueError: The last layer is no head; it may have been taken away. Or it is a detector, whose head gives
+            boxes too.
 
     Example:
         >>> from torchvision import models
@@ -34,17 +44,21 @@ def head_names(model: nn.Module, example: Tensor | None = None) -> list[str]:
         >>> head_names(models.mobilenet_v3_small())  # its squeeze-excite layers are called fc1 and fc2
         ['classifier.3']
     """
+    refuse_no_model(model)
+    _refuse_detector(model)
     names = _last_made(model) if example is None else _before_the_output(model, example)
+    if not any(names):
+        raise ValueError(_no_name(model))
     for name in names:
         if not is_head(model.get_submodule(name)):
             raise ValueError(
                 f"the last layer of this {type(model).__name__} is {name!r}, {_what(model.get_submodule(name))}, "
-                "and no head; has it been taken away? A head is nn.Linear, or nn.Conv2d of 1 x 1"
+                "and no head; has it been taken away, or quantised? A head is nn.Linear, or nn.Conv2d of 1 x 1"
             )
     return names
 
 
-def replace_head(model: nn.Module, num_classes: int, names: Sequence[str] | None = None) -> list[str]:
+def replace_head(model: nn.Module, num_classes: int, names: str | Sequence[str] | None = None) -> list[str]:
     """Replace every head by a new, random one with `num_classes` outputs; return the names.
 
     The model is changed. A new head requires gradients even if all the rest is frozen, and is on the device, of
@@ -56,9 +70,10 @@ def replace_head(model: nn.Module, num_classes: int, names: Sequence[str] | None
     Args:
         model: A classifier.
         num_classes: Number of outputs, at least 1.
-        names: Which layers; None takes those of `head_names`.
+        names: Which layers, or which one; None takes those of `head_names`.
 
     Raises:
+        TypeError: It is no model, or `num_classes` no whole number. The model is as it was.
         ValueError: `num_classes` is below 1, there is no such layer, or it is neither linear nor a 1 x 1
             convolution. The model is as it was.
 
@@ -70,13 +85,32 @@ def replace_head(model: nn.Module, num_classes: int, names: Sequence[str] | None
         >>> model.fc
         Linear(in_features=1024, out_features=4, bias=True)
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-    names = head_names(model) if names is None else list(names)
+    refuse_no_model(model)
+    num_classes = class_count(num_classes)
+    names = [names] if isinstance(names, str) else head_names(model) if names is None else list(names)
     old = {name: _layer(model, name) for name in names}  # all of them are looked at before anything is made
     for name, layer in old.items():
         model.set_submodule(name, _like(layer, num_classes))
     return names
+
+
+def class_count(given: Any) -> int:
+    """Return the number of classes that was asked for; refuse what is none.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is below 1.
+
+    Example:
+        >>> class_count("4")
+        Traceback (most recent call last):
+        TypeError: num_classes must be a whole number, not '4'
+    """
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"num_classes must be a whole number, not {given!r}")
+    if given < 1:
+        raise ValueError(f"num_classes must be at least 1, not {given}")
+    return int(given)
 
 
 def is_head(layer: nn.Module) -> bool:
@@ -93,7 +127,30 @@ def _layer(model: nn.Module, name: str) -> nn.Module:
             f"{name!r} is {_what(modules[name])}; only nn.Linear and nn.Conv2d of 1 x 1 can be replaced by "
             "one like it. Any other is replaced by hand: model.set_submodule(name, new_layer)"
         )
+    if is_lazy(modules[name].weight):
+        raise ValueError(
+            f"{name!r} is a {type(modules[name]).__name__} that has seen no batch, so nobody knows its number of "
+            "inputs: call the model once with real data, then replace it"
+        )
     return modules[name]
+
+
+def _refuse_detector(model: nn.Module) -> None:
+    """Refuse torchvision's detectors: their last layer is one for boxes, and must stay."""
+    found = [m for m in model.modules() if type(m).__module__.startswith(_DETECTION)]
+    if found:
+        raise ValueError(
+            f"{type(found[0]).__name__} is a detector: it says classes *and* boxes, for a set of anchors, so no "
+            "layer alone is its head. Build it with num_classes=..., or give a FasterRCNN another "
+            "model.roi_heads.box_predictor = FastRCNNPredictor(in_features, num_classes)"
+        )
+
+
+def _no_name(model: nn.Module) -> str:
+    kind = type(model).__name__
+    if next(model.parameters(recurse=False), None) is None:
+        return f"this {kind} has no layer with parameters, so it has no head by name"
+    return f"this {kind} is one layer and has none inside that could be replaced; make a new {kind}"
 
 
 def _like(old: nn.Module, num_classes: int) -> nn.Module:
@@ -110,18 +167,18 @@ def _like(old: nn.Module, num_classes: int) -> nn.Module:
 
 
 def _last_made(model: nn.Module) -> list[str]:
-    """Return the last layer with parameters of each part called aux..., and of the model, in that order."""
-    auxiliary = [name for name, _ in model.named_modules() if name.rpartition(".")[2].lower().startswith("aux")]
-    found = [_last_with_parameters(model, name) for name in [*auxiliary, ""]]
-    return list(dict.fromkeys(name for name in found if name))
+    """Return the last layer with parameters of each part called aux..., and of the rest, in that order."""
+    layers = [name for name, module in model.named_modules() if module._parameters]
+    auxiliary = [name for name, _ in model.named_modules() if _is_auxiliary(name)]
+    last = [[name for name in layers if name.startswith(f"{part}.") or name == part] for part in auxiliary]
+    rest = [name for name in layers if not any(name in part for part in last)]
+    if isinstance(inside(model), LRASPP):
+        return rest[-2:]  # what it says is the sum of two layers
+    return list(dict.fromkeys(part[-1] for part in [*last, rest] if part))
 
 
-def _last_with_parameters(model: nn.Module, inside: str) -> str:
-    part = model.get_submodule(inside)
-    own = [name for name, module in part.named_modules() if module._parameters]
-    if not own or own == [""]:
-        raise ValueError(f"this {type(part).__name__} has no layer with parameters, so it has no head by name")
-    return f"{inside}.{own[-1]}" if inside else own[-1]
+def _is_auxiliary(name: str) -> bool:
+    return name.rpartition(".")[2].lower().startswith("aux")
 
 
 def _before_the_output(model: nn.Module, example: Tensor) -> list[str]:
@@ -143,7 +200,11 @@ def _before_the_output(model: nn.Module, example: Tensor) -> list[str]:
         elif step is not None and step not in seen:
             seen.add(step)
             todo += [before for before, _ in step.next_functions]
-    return [name for name in layers if name in found]
+    return sorted((name for name in layers if name in found), key=_is_main)
+
+
+def _is_main(name: str) -> bool:
+    return not any(map(_is_auxiliary, name.split(".")))
 
 
 def _tensors(output: Any) -> Iterable[Tensor]:

@@ -6,6 +6,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from ftlab.given import refuse_no_model
+
 
 class AdaptiveConcatPool2d(nn.Module):
     """Pool to `size` x `size`, by average and by maximum; both are kept, so there are twice the channels.
@@ -44,6 +46,7 @@ class MultiHead(nn.Module):
         shared: Allow heads that share parameters.
 
     Raises:
+        TypeError: The backbone or a head is no module.
         ValueError: There is no head, or heads share parameters.
 
     Example:
@@ -60,13 +63,19 @@ class MultiHead(nn.Module):
         shared: bool = False,
     ) -> None:
         super().__init__()
-        named = dict(heads) if isinstance(heads, Mapping) else dict(enumerate(heads))
+        if not isinstance(heads, Mapping | Sequence | nn.ModuleDict | nn.ModuleList):
+            raise TypeError(f"heads must be a dictionary or a list of modules, not a {type(heads).__name__}")
+        by_name = isinstance(heads, Mapping | nn.ModuleDict)
+        named = dict(heads.items() if by_name else enumerate(heads))
         if not named:
             raise ValueError("no head was given")
+        for module in (backbone, *named.values()):
+            if not isinstance(module, nn.Module):
+                refuse_no_model(module)  # and says what it is
         if not shared:
             _refuse_shared({"the backbone": backbone, **{f"head {key!r}": head for key, head in named.items()}})
         self.backbone = backbone
-        self.heads = nn.ModuleDict(named) if isinstance(heads, Mapping) else nn.ModuleList(named.values())
+        self.heads = nn.ModuleDict(named) if by_name else nn.ModuleList(named.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor] | list[Tensor]:
         """Return what each head says, under the head's name or in the order of the heads."""

@@ -1,5 +1,6 @@
 """Ask for weights: what a call loads."""
 
+import reprlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,10 @@ def check_what_is_loaded(answer):
     """The six calls themselves, each run until it asks for a file, fails or is done."""
     said = answer()
     if not isinstance(said, dict) or set(said) != set(_CALLS):
-        raise Wrong(f"Not a dictionary with the keys a to f: `{said!r}`.", ask="Does it have one entry per call?")
+        raise Wrong(
+            f"Not a dictionary with the keys a to f: `{reprlib.repr(said)}`.",
+            ask="Does it have one entry per call?",
+        )
     if unknown := {str(word) for word in said.values()} - set(_WORDS):
         raise Wrong(f"{some(unknown)} is none of the four words.", ask='Is it like `"random"` or `"V1"`?')
     for letter, call in _CALLS.items():

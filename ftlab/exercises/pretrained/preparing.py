@@ -1,6 +1,7 @@
 """Prepare an image as the weights want it, and read the answer."""
 
 import functools
+import reprlib
 
 import torch
 from PIL import Image
@@ -128,9 +129,15 @@ def check_top_names(answer):
     cases = {}
     for image in _images_told_apart(model):
         given, again = (answer(model.train(), image, list(_CATEGORIES)) for _ in range(2))
-        if given != again and isinstance(given, list | tuple):
+        if isinstance(given, torch.Tensor):
+            text = f"You gave a tensor, `{reprlib.repr(given.tolist())}`, and no names."
+            raise Wrong(text, ask="Which name does `categories` have at such a place?")
+        if isinstance(given, list | tuple) and given != again:
             ask = "In which mode was the model handed over, and what does dropout do there?"
-            raise Wrong(f"The same image twice, and two answers: `{given!r}`, `{again!r}`.", ask=ask)
+            raise Wrong(
+                f"The same image twice, and two answers: `{reprlib.repr(given)}`, `{reprlib.repr(again)}`.",
+                ask=ask,
+            )
         cases[image] = given
     first, *others = cases.values()
     if isinstance(first, list) and all(given == first for given in others):
@@ -157,7 +164,8 @@ def _names_and_scores(model: nn.Module, image: Tensor) -> tuple[list[str], Tenso
 def _expect_names(given: object, wanted: list[str], scores: Tensor) -> None:
     if isinstance(given, str) or not isinstance(given, list | tuple) or len(given) != 3:
         raise Wrong(
-            f"Not three names: `{given!r}`.", ask="How many classes does `topk` give, and of which image?"
+            f"Not three names: `{reprlib.repr(given)}`.",
+            ask="How many classes does `topk` give, and of which image?",
         )
     names = [str(name) for name in given]
     if unknown := [name for name in names if name not in _CATEGORIES]:
@@ -266,7 +274,9 @@ def check_costliest_mistake(answer):
     """How sure the embedded network is of five photographs, 160 pixels, with each mistake; the reason."""
     value = answer()
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise Wrong(f"A choice and a reason were asked for, you gave `{value!r}`.", ask="Are there two texts?")
+        raise Wrong(
+            f"A choice and a reason were asked for, you gave `{reprlib.repr(value)}`.", ask="Are there two texts?"
+        )
     choice, reason = value
     if choice not in _KINDS or reason not in _REASONS:
         ask = "Is the choice first, then the reason?"

@@ -1,13 +1,14 @@
 """Where parameters, work and memory are, and what follows from it."""
 
 import functools
+import reprlib
 import warnings
 
 import torch
 from torch import nn
 from torchvision import models
 
-from ftlab.exercises.behaviour import as_names, some
+from ftlab.exercises.behaviour import as_names
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.summary import ModelSummary, summarize
 
@@ -27,11 +28,15 @@ def check_where_is_what(answer):
     """What `summarize` counts in both parts of an AlexNet."""
     given = answer()
     if not isinstance(given, tuple | list) or len(given) != len(_QUESTIONS):
-        raise Wrong(f"Three answers were asked for, you gave `{given!r}`.", ask="Which three are asked?")
+        raise Wrong(
+            f"Three answers were asked for, you gave `{reprlib.repr(given)}`.", ask="Which three are asked?"
+        )
     found = _summary("alexnet")
     for number, (part, question) in enumerate(zip(given, _QUESTIONS, strict=True), start=1):
         if part not in ("features", "classifier"):
-            raise Wrong(f"AlexNet has no part `{part!r}`.", ask="How are the two parts called in the task?")
+            raise Wrong(
+                f"AlexNet has no part `{reprlib.repr(part)}`.", ask="How are the two parts called in the task?"
+            )
         share = getattr(found[part], question) / getattr(found.rows[0], question)
         if share < 0.5:
             text = f"Answer {number}: in the {part} are {share:.0%} of the {question.replace('_', '-')}."
@@ -107,15 +112,16 @@ def _error_at_64(name: str) -> str:
 
 def check_which_sizes(answer):
     """Each network, given images of 64 pixels."""
-    given = as_names(answer(), _SIZES)
+    given = as_names(answer(), _SIZES, of="task")
     for name in _SIZES:
         if name in given and (error := _error_at_64(name)):
             ask = "Which of its layers or parameters is made for one number of places?"
             raise Wrong(f"`{name}` does not take them. It raised `{error}`.", ask=ask)
     missing = {name for name in _SIZES if name not in given and not _error_at_64(name)}
     if missing:
-        text = f"{len(missing)} more take them, among them {some(missing, show=1)}."
-        raise Wrong(text, ask="What stands between its last convolution and its first linear layer?")
+        text = f"Those that you name take them, but you left out {len(missing)} that do so too."
+        text = text if given else f"{len(missing)} of them do."
+        raise Wrong(text, ask="What stands between the last convolution and the first linear layer of each?")
 
 
 def _as_list():
@@ -155,8 +161,8 @@ def _vit_too():
     ],
     also_right=[_as_list, _by_difference],
     mistakes=[
-        Mistake(_none, says="3 more take them"),
-        Mistake(_only_resnet, says="2 more take them"),
+        Mistake(_none, says="3 of them do"),
+        Mistake(_only_resnet, says="left out 2 that do so too"),
         Mistake(_everything, says="Wrong image height"),
         Mistake(_vit_too, says="Wrong image height"),
         Mistake(_flat_too, says="cannot be multiplied"),
@@ -185,7 +191,9 @@ def check_save_memory(answer):
     """What `summarize` counts for a ResNet-50 after each of the changes; the reason."""
     given = answer()
     if not isinstance(given, tuple | list) or len(given) != 2:
-        raise Wrong(f"A choice and a reason were asked for, you gave `{given!r}`.", ask="Are there two texts?")
+        raise Wrong(
+            f"A choice and a reason were asked for, you gave `{reprlib.repr(given)}`.", ask="Are there two texts?"
+        )
     choice, reason = given
     if choice not in _CHOICES or reason not in _REASONS:
         text = f"`{choice!r}, {reason!r}` is not in the task's lists."

@@ -1,6 +1,7 @@
 """Counting parameters, and the work of a convolution."""
 
 import copy
+import reprlib
 from collections.abc import Iterator
 
 import torch
@@ -35,7 +36,10 @@ def check_count_parameters(answer):
     for name, model in _models():
         pair = answer(model)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise Wrong(f"Two numbers were asked for, you gave `{pair!r}`.", ask="Total first, then trainable?")
+            raise Wrong(
+                f"Two numbers were asked for, you gave `{reprlib.repr(pair)}`.",
+                ask="Total first, then trainable?",
+            )
         parameters = list(model.parameters())
         total = sum(p.numel() for p in parameters)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)

@@ -1,6 +1,7 @@
 """Several heads on one backbone: what a model knows of them, and what they share."""
 
 import copy
+import reprlib
 
 import torch
 from torch import nn
@@ -15,7 +16,10 @@ def check_count_tensors(answer):
     value = answer()
     numbers = isinstance(value, tuple | list) and len(value) == 3 and all(type(n) is int for n in value)
     if not numbers:
-        raise Wrong(f"Three whole numbers were asked for, you gave `{value!r}`.", ask="Is it like `(1, 2, 3)`?")
+        raise Wrong(
+            f"Three whole numbers were asked for, you gave `{reprlib.repr(value)}`.",
+            ask="Is it like `(1, 2, 3)`?",
+        )
     ways = {
         "list": lambda: [nn.Linear(10, 10) for _ in range(10)],
         "ModuleList": lambda: nn.ModuleList([nn.Linear(10, 10) for _ in range(10)]),
@@ -118,6 +122,13 @@ def _shape(branch, features, number):
 
 
 def _expect_registered(branches):
+    if isinstance(branches, nn.Module) and not isinstance(
+        branches, nn.ModuleList | nn.ModuleDict | nn.Sequential
+    ):
+        kind = type(branches).__name__
+        raise Wrong(
+            f"You returned one `{kind}`, not several branches.", ask="What holds modules, and knows their number?"
+        )
     if isinstance(branches, nn.ModuleDict | dict):
         kind = type(branches).__name__
         raise Wrong(f"You returned a `{kind}`, whose branches have names.", ask="Which container has numbers?")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ftlab.exercises.behaviour import as_names, below, expect_moves, images, some
+from ftlab.exercises.behaviour import as_names, below, expect_moves, images
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
 
@@ -218,7 +218,7 @@ _WHY = {
 
 def check_same_training(answer):
     """The gradient of each pair on random logits, against that of logits with cross_entropy."""
-    names = as_names(answer(), _PAIRS)
+    names = as_names(answer(), _PAIRS, of="task")
     logits, targets = torch.randn(8, 3) * 2, torch.arange(8) % 3
     wanted = _gradient(F.cross_entropy, logits, targets)
     same = {name for name, loss in _PAIRS.items() if torch.allclose(_gradient(loss, logits, targets), wanted)}
@@ -229,8 +229,12 @@ def check_same_training(answer):
             text, ask="What does each loss do with the numbers before it takes the one of the right class?"
         )
     if missing := same - names:
-        first = sorted(missing)[0]
-        text = f"What you name is right; {some(missing)} gives the same gradient too."
+        count = "one more pair trains" if len(missing) == 1 else f"{len(missing)} pairs train"
+        text = (
+            f"What you name is right, but {count} exactly the same."
+            if names
+            else f"But {count} exactly the same."
+        )
         raise Wrong(text, ask="What is the softmax of a log-softmax?")
 
 
@@ -276,11 +280,11 @@ def _nothing():
     ],
     also_right=[_sorted_list, _all_log_softmax],
     mistakes=[
-        Mistake(_textbook_only, says="gives the same gradient too"),
+        Mistake(_textbook_only, says="one more pair trains exactly the same"),
         Mistake(_softmax_is_fine, says="not near 0"),
         Mistake(_nll_takes_anything, says="falls below 0"),
         Mistake(_probabilities_for_nll, says="never above 0"),
-        Mistake(_nothing, says="gives the same gradient too"),
+        Mistake(_nothing, says="2 pairs train exactly the same"),
     ],
     remember="Return logits and use `cross_entropy`; a softmax before it is the bug that trains, badly.",
 )
