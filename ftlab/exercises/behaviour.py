@@ -168,7 +168,19 @@ def as_names(value: object, known: Collection[str]) -> set[str]:
         raise Wrong(f"Not a set of names: what you gave is of type `{kind}`.", ask='Is it like `{"a", "b"}`?')
     names = {str(name) for name in value}
     if names - set(known):
-        raise Wrong(
-            f"The model has no {some(names - set(known))}.", ask="How are the tensors called in the task?"
-        )
+        raise Wrong(f"{some(names - set(known))}: no such name is in the task.", ask="Which names does it list?")
     return names
+
+
+def as_number(value: object, what: str) -> float:
+    """Return what an answer gave as a number, also out of a tensor; raise `Wrong` if it is not one.
+
+    Example:
+        >>> as_number(torch.tensor([0.5]), "accuracy")
+        0.5
+    """
+    try:
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(value).__name__
+        raise Wrong(f"The {what} is one number; yours is of type `{kind}`.", ask="What is returned?") from None
