@@ -115,7 +115,7 @@ def test_packing_in_other_ways():
 @pytest.mark.parametrize("exercise", [checkpoints.which_open, checkpoints.half_loaded, checkpoints.needed])
 def test_a_prediction_of_another_kind_or_with_unknown_names_is_told_so(exercise):
     is_wrong(exercise, 3, "is of type `int`")
-    is_wrong(exercise, {"zzz"}, "has no `zzz`")
+    is_wrong(exercise, {"zzz"}, "`zzz`: no such name is in the task")
 
 
 def test_one_string_of_letters_is_no_set():

@@ -19,6 +19,7 @@ from torch import nn
 import ftlab.exercises
 from ftlab.exercises.core import Outcome, all_exercises
 from ftlab.runner import no_trace
+from tests.warned import only_known_warnings
 
 EXERCISES = all_exercises()
 SEEDS = range(3)
@@ -40,6 +41,13 @@ every_right_answer = pytest.mark.parametrize(
     [(exercise, answer) for exercise in EXERCISES for answer in (exercise.function, *exercise.also_right)],
     ids=lambda value: getattr(value, "name", getattr(value, "__name__", "")).strip("_"),
 )
+
+
+@pytest.fixture(autouse=True)
+def warned():
+    """What an answer warns of is known, or fails."""
+    with only_known_warnings():
+        yield
 
 
 @functools.cache

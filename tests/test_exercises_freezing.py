@@ -400,7 +400,7 @@ def write_the_forward_anew(model):
 # --- what_moves and cheaper_half
 
 
-@wrong(what_moves, says="The model has no `model.fc.weight`")
+@wrong(what_moves, says="`model.fc.weight`: no such name is in the task")
 def names_with_the_variable():
     return {"model.fc.weight"}
 

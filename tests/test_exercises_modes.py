@@ -21,7 +21,7 @@ def test_a_prediction_may_be_handed_over_itself():
 @pytest.mark.parametrize("exercise", [modes.repeatable, modes.changed_by_looking])
 def test_a_prediction_of_another_kind_or_with_unknown_names_is_told_so(exercise):
     is_wrong(exercise, "eval", "is of type `str`")
-    is_wrong(exercise, {"evil"}, "has no `evil`")
+    is_wrong(exercise, {"evil"}, "`evil`: no such name is in the task")
 
 
 def test_a_choice_that_is_none_of_those_given_is_told_so():
@@ -74,6 +74,7 @@ def test_a_validation_with_dropout_awake_is_wrong():
 def test_a_validation_that_returns_nothing_is_told_so():
     is_wrong(modes.validate, lambda model, batches: None, "It gave back `None`")
     is_wrong(modes.validate, lambda model, batches: "0.5 of all", "The accuracy is one number")
+    is_wrong(modes.validate, lambda model, batches: float("nan"), "another one than yours, nan")
 
 
 # -- the loops ---------------------------------------------------------------------------------------
@@ -89,6 +90,7 @@ def test_a_loader_with_larger_last_batches_is_no_loader_of_that_size():
         return DataLoader(dataset, batch_sampler=batches)
 
     is_wrong(modes.make_loader, two_in_one, "one batch has")
+    is_wrong(modes.make_loader, lambda dataset, batch_size: list(dataset), "You gave a `list`, no `DataLoader`")
 
 
 def test_a_train_mode_that_is_called_twice_does_not_remember():

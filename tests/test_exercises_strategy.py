@@ -34,7 +34,7 @@ def test_a_prediction_of_another_kind_is_told_so():
     is_wrong(strategy.gap_by_mode, "stored statistics", "Not a pair")
     is_wrong(strategy.gap_by_mode, ("statistics", "hold"), "is not among the choices")
     is_wrong(strategy.may_be_stored, "random crop", "is of type `str`")
-    is_wrong(strategy.may_be_stored, {"rnadom crop"}, "has no `rnadom crop`")
+    is_wrong(strategy.may_be_stored, {"rnadom crop"}, "`rnadom crop`: no such name is in the task")
 
 
 # -- images ------------------------------------------------------------------------------------------

@@ -28,9 +28,17 @@ from ftlab.exercises.training import (
 from ftlab.modes import evaluating
 from ftlab.training import GradientClip, batch_of_one
 from tests.answers import Answers
+from tests.warned import only_known_warnings
 
 ANSWERS = Answers()
 right, wrong = ANSWERS.right, ANSWERS.wrong
+
+
+@pytest.fixture(autouse=True)
+def warned():
+    """What an answer warns of is known, or fails."""
+    with only_known_warnings():
+        yield
 
 
 # --- train_clipped
@@ -338,7 +346,7 @@ def one_pair_as_text():
     return "logits + cross_entropy"
 
 
-@wrong(same_loss, says="The model has no `logits + ce`")
+@wrong(same_loss, says="`logits + ce`: no such name is in the task")
 def pairs_misspelt():
     return {"logits + ce"}
 
@@ -354,6 +362,26 @@ def pairs_as_tuple():
 @wrong(squared_error, says="With 4 images: It raised `RuntimeError")
 def a_column_of_numbers_and_a_slice(outputs, labels):
     return F.mse_loss(outputs[:, :2], labels.view(2, 2).float())
+
+
+@wrong(squared_error, says="not what comes of counting")
+def not_a_number_squared(outputs, labels):
+    return outputs.sum() * float("nan")
+
+
+@wrong(squared_error, says="The loss is one number; yours is of type `str`")
+def squared_error_in_words(outputs, labels):
+    return f"loss: {((outputs - F.one_hot(labels, 3)) ** 2).mean()}"
+
+
+@wrong(squared_error, says="The loss is one number; yours is of type `Tensor`")
+def squared_error_not_reduced(outputs, labels):
+    return F.mse_loss(outputs, F.one_hot(labels, 3).float(), reduction="none")
+
+
+@wrong(mean_loss, says="You found nan")
+def mean_loss_of_nothing(model, batches):
+    return float("nan")
 
 
 @wrong(squared_error, says="not what comes of counting")
@@ -523,7 +551,7 @@ def all_outputs_first(model, batches):
 # --- what_grows, less_memory, visible
 
 
-@wrong(what_grows, says="The model has no `total`")
+@wrong(what_grows, says="`total`: no such name is in the task")
 def grows_misspelt():
     return {"total"}
 

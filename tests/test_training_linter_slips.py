@@ -8,6 +8,7 @@ import torch
 from ftlab.training import check_loop
 from ftlab.training.linter import KNOWN
 from tests.test_training_linter_read import SLIPS
+from tests.test_training_linter_styles import SLIPS as STYLES
 from tests.test_training_linter_watched import WATCHED
 
 LOOPS = Path(__file__).parent / "loops"
@@ -279,7 +280,13 @@ def test_every_known_slip_has_an_answer_and_a_test():
     for why, repair in KNOWN.values():
         assert why
         assert repair
-    tested = {kind for kind, *_ in BROKEN} | {kind.strip() for kind in SLIPS} | {kind for _, kind, *_ in WATCHED}
+    styles = {kind for *_, kind in STYLES} | {"unfrozen without an optimizer"}
+    tested = (
+        styles
+        | {kind for kind, *_ in BROKEN}
+        | {kind.strip() for kind in SLIPS}
+        | {kind for _, kind, *_ in WATCHED}
+    )
     assert set(KNOWN) - tested == {"raises", "does not end", "syntax error"}  # in the tests of the run
 
 

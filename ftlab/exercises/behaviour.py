@@ -177,3 +177,17 @@ def as_names(value: object, known: Collection[str], *, of: str = "model") -> set
         what = "tensors" if of == "model" else "choices"
         raise Wrong(f"The {of} has no {some(names - set(known))}.", ask=f"How are the {what} called in the task?")
     return names
+
+
+def as_number(value: object, what: str) -> float:
+    """Return what an answer gave as a number, also out of a tensor; raise `Wrong` if it is not one.
+
+    Example:
+        >>> as_number(torch.tensor([0.5]), "accuracy")
+        0.5
+    """
+    try:
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(value).__name__
+        raise Wrong(f"The {what} is one number; yours is of type `{kind}`.", ask="What is returned?") from None

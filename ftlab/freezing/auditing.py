@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftlab.expected import expect
 from ftlab.random_state import keep_random_state
 
 from .causes import Cause, Hindrance
-from .evidence import Evidence, named_tensors, shares_memory
+from .evidence import Evidence, check_values, named_tensors, shares_memory
 from .report import FreezeAudit, TensorAudit, describe
 from .selection import scopes
-from .snapshot import Snapshot, members, same, trainers
+from .snapshot import Snapshot, listed, members, same, trainers
 
 
 def audit(
@@ -58,12 +59,14 @@ def audit(
         >>> audit(model, step).moved["1.running_mean"]
         'batch norm statistics'
     """
+    expect(model, nn.Module, "the model", "audit(model, step)")
     if not callable(step):
         raise TypeError(f"step is a function to call, not a {type(step).__name__}: write audit(model, step)")
+    expect(steps, int, "steps", "audit(model, step, steps=1)")
     if steps < 1:
         raise ValueError(f"steps is 1 or more, not {steps}")
-    _check_values(model)
-    optimizers, others = trainers(model, _listed(optimizer))
+    check_values(model)
+    optimizers, others = trainers(model, listed(optimizer, "audit(model, step, optimizer=optimizer)"))
     snapshot = Snapshot(model, optimizers, others)
     evidence = Evidence(model, snapshot.values)
     kept = False
@@ -82,18 +85,6 @@ def audit(
         if not kept:
             snapshot.restore()
     return found
-
-
-def _listed(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer] | None:
-    return [optimizer] if isinstance(optimizer, Optimizer) else optimizer and list(optimizer)
-
-
-def _check_values(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("a scripted model cannot be watched: audit the model that it was made from")
-    for name, tensor in named_tensors(model).items():
-        if tensor.is_meta or nn.parameter.is_lazy(tensor):
-            raise ValueError(f"{name!r} has no values yet: load the model, or run one batch through it, first")
 
 
 def _explain(error: RuntimeError, model: nn.Module) -> None:

@@ -176,6 +176,23 @@ class Evidence:
         return [Hindrance.UNREACHED if key in self.graph.used else Hindrance.UNUSED]
 
 
+def check_values(model: nn.Module) -> None:
+    """Raise an error if the model cannot be run and watched: it is scripted, or a tensor has no values yet."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("a scripted model cannot be watched: audit the model that it was made from")
+    check_lazy(model)
+    for name, tensor in named_tensors(model).items():
+        if tensor.is_meta:
+            raise ValueError(f"{name!r} has no values yet: load the model first")
+
+
+def check_lazy(model: nn.Module) -> None:
+    """Raise an error if a tensor of the model has no shape yet."""
+    for name, tensor in named_tensors(model).items():
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(f"{name!r} has no values yet, and no shape: run one batch through the model first")
+
+
 def shares_memory(one: Tensor, other: Tensor) -> bool:
     """Return whether two tensors look at the same memory, whole or in part."""
     (storage, start, end), (other_storage, other_start, other_end) = _place(one), _place(other)

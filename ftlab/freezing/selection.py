@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from ftlab.expected import expect
 from ftlab.nearest import nearest
 
 Pattern = str | nn.Module | Callable[[str, nn.Parameter], bool]
@@ -52,6 +53,7 @@ def select(model: nn.Module, *patterns: Pattern) -> list[str]:
 
 def choose(model: nn.Module, *patterns: Pattern) -> Selection:
     """Return what the patterns choose, tensors and modules included; the model is not changed."""
+    expect(model, nn.Module, "the model", "freeze(model, 'layer1', ...)")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("the modules of a scripted model cannot be changed: freeze first, then script")
     everything = list(model.named_parameters(remove_duplicate=False))

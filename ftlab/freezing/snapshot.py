@@ -1,7 +1,7 @@
 """Snapshots: remember everything a training step may change, and put it back in place."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,8 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from ftlab.expected import expect
 
 from .norms import Held
 
@@ -129,6 +131,16 @@ def trainers(model: nn.Module, optimizers: list[Optimizer] | None = None) -> tup
     known = {id(optimizer) for optimizer in optimizers}
     others = [one for one in found if isinstance(one, LRScheduler) and id(one.optimizer) in known]
     return optimizers, others + [one for one in found if isinstance(one, GradScaler)]
+
+
+def listed(optimizer: Optimizer | Sequence[Optimizer] | None, call: str) -> list[Optimizer] | None:
+    """Return one optimizer, or several, as a list; None for None. `call` is the call as it is meant."""
+    if optimizer is None:
+        return None
+    several = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
+    for one in several:
+        expect(one, Optimizer, "the optimizer", call)
+    return several
 
 
 def members(optimizer: Optimizer) -> dict[int, tuple[dict, torch.Tensor]]:

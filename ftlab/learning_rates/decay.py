@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from ftlab.expected import expect
+
 from .groups import _NORMS, ParameterGroups, split_decay
 from .options import check_options, check_rate
 
@@ -44,6 +46,7 @@ def layer_decay(
         2              1  0.005           2        20
         3              2  0.01            2        10
     """
+    expect(model, nn.Module, "the model", "layer_decay(model, lr, decay)")
     if not 0 < decay <= 1:
         raise ValueError(f"decay is a factor above 0 and at most 1, not {decay!r}")
     check_rate(lr, "layer_decay")

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ftlab.expected import expect
 from ftlab.freezing.selection import Pattern, choose, plain_name
 from ftlab.table import Table
 
@@ -90,6 +91,9 @@ def parameter_groups(
         Traceback (most recent call last):
         ValueError: 4 trainable parameters are in no group: '0.weight', '0.bias', ...
     """
+    call = "parameter_groups(model, {pattern: lr})"
+    expect(model, nn.Module, "the model", call)
+    expect(rates, Mapping, "what has the rates", call)
     wanted = [p for p in model.parameters() if p.requires_grad or frozen]
     chosen: dict[int, str] = {}
     parts: list[tuple[str, list[nn.Parameter], dict]] = []

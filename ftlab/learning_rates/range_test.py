@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftlab.freezing.snapshot import Snapshot, trainers
+from ftlab.expected import expect
+from ftlab.freezing.evidence import check_values
+from ftlab.freezing.snapshot import Snapshot, members, trainers
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
@@ -131,7 +133,8 @@ def range_test(
         >>> 0.01 < found.suggestion < 10
         True
     """
-    _check(batches, low, high, steps, seeds)
+    _check(model, batches, optimizer)
+    _check_numbers(low, high, steps, seeds)
     snapshot = Snapshot(model, *trainers(model, [optimizer]))
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
     sweeps: list[tuple[str, list[int]]] = [("all groups", list(range(len(optimizer.param_groups))))]
@@ -151,9 +154,26 @@ def range_test(
     return RangeTest(curves)
 
 
-def _check(batches: Iterable, low: float, high: float, steps: int, seeds: int) -> None:
+def _check(model: nn.Module, batches: Iterable, optimizer: Optimizer) -> None:
+    call = "range_test(model, batches, optimizer)"
+    expect(model, nn.Module, "the model", call)
+    expect(optimizer, Optimizer, "the optimizer", call)
+    expect(batches, Iterable, "what holds the batches", call)
     if isinstance(batches, Iterator):
         raise TypeError("an iterator is used up by a test: hand over the DataLoader, or a list of batches")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError("LBFGS runs the loss several times in a step, with a closure: no test of a rate per step")
+    check_values(model)
+    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not own:
+        raise ValueError("no parameter of the model is trainable: unfreeze what the rate is for")
+    if not any(id(parameter) in members(optimizer) for parameter in own):
+        raise ValueError(
+            "the optimizer has none of the trainable parameters: build it after the last change to the model"
+        )
+
+
+def _check_numbers(low: float, high: float, steps: int, seeds: int) -> None:
     if not 0 < low < high < math.inf:
         raise ValueError(f"the rates rise from low to high, both above 0; not from {low!r} to {high!r}")
     if steps < 10 or seeds < 1:
@@ -167,11 +187,12 @@ def _sweep(model, batches, optimizer, swept, rates, loss) -> list[float]:
     device = next(model.parameters()).device
     losses: list[float] = []
     mean = 0.0
-    for rate, (images, targets) in zip(rates, islice(_again(batches), len(rates)), strict=True):
+    for rate, (images, targets) in zip(rates, map(_pair, islice(_again(batches), len(rates))), strict=True):
         for number, own in zip(swept, base, strict=True):
             _set(optimizer.param_groups[number], rate * own / top)
         optimizer.zero_grad()
         value = loss(model(images.to(device)), targets.to(device))
+        expect(value, Tensor, "what the loss returns", "range_test(..., loss=F.cross_entropy)")
         if not value.isfinite():
             break
         value.backward()
@@ -199,12 +220,28 @@ def _again(batches: Iterable) -> Iterator:
             empty = False
             yield batch
         if empty:
-            raise ValueError("there are no batches to test on")
+            raise ValueError(
+                "there are no batches to test on, or they come only once: hand over a DataLoader, or a list"
+            )
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the images and the targets of a batch."""
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return batch
+    found = f"a {type(batch).__name__}" + (
+        f" of {', '.join(map(repr, batch))}" if isinstance(batch, dict) else ""
+    )
+    raise TypeError(
+        f"a batch is a pair of images and targets, not {found}; make pairs: [(b[...], b[...]) for b in loader]"
+    )
 
 
 def _suggest(rates: list[float], losses: list[list[float]]) -> tuple[float | None, str]:
     """Return the rate at which the mean loss falls steepest, and why; no rate if it does not fall clearly."""
     shared = min(map(len, losses))
+    if not shared:  # before any step, so no rate is to blame
+        return None, "the loss is not finite before the first step: look at the images and at the loss"
     if shared < 5:
         return None, f"the loss ran away at {rates[shared]:.2g} already: begin lower"
     means = [fmean(seed[step] for seed in losses) for step in range(shared)]

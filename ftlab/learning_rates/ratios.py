@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftlab.expected import expect
+from ftlab.freezing.evidence import check_values
 from ftlab.freezing.selection import names_by_tensor, plain_name
-from ftlab.freezing.snapshot import Snapshot, trainers
+from ftlab.freezing.snapshot import Snapshot, listed, trainers
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
@@ -120,16 +122,16 @@ def update_ratio(
         >>> [round(group.ratio, 3) for group in update_ratio(model, step).groups]
         [0.1, 0.01]
     """
+    call = "update_ratio(model, step, optimizer)"
+    expect(model, nn.Module, "the model", call)
     if not callable(step):
         raise TypeError(
             f"step is a function to call, not a {type(step).__name__}: write update_ratio(model, step)"
         )
-    given = [optimizer] if isinstance(optimizer, Optimizer) else optimizer and list(optimizer)
-    optimizers, others = trainers(model, given)
+    check_values(model)
+    optimizers, others = trainers(model, listed(optimizer, call))
     if not optimizers:
-        raise ValueError(
-            "there is no optimizer that owns a parameter of this model: update_ratio(model, step, optimizer)"
-        )
+        raise ValueError(f"there is no optimizer that owns a parameter of this model: {call}")
     groups = [(label, float(g.get("lr", 0)), list(g["params"])) for label, _, g in labelled(optimizers)]
     snapshot = Snapshot(model, optimizers, others)
     try:

@@ -8,6 +8,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ftlab.expected import expect
+
 from .marks import judge
 from .record import Mark, Timeline
 from .rehearsal import When, declared, dry_run, put_back
@@ -77,6 +79,11 @@ def timeline(
 
 
 def _check(optimizer, scheduler, epochs, batches, when, loop, resume) -> None:
+    call = "timeline(optimizer, scheduler)"
+    expect(optimizer, Optimizer, "the optimizer", call)
+    expect(scheduler, (LRScheduler, type(None)), "the scheduler", call)
+    expect(epochs, int, "epochs", f"{call[:-1]}, epochs=10)")
+    expect(batches, int, "batches", f"{call[:-1]}, batches=1)")
     if scheduler is not None and scheduler.optimizer is not optimizer:
         raise TypeError("the scheduler belongs to another optimizer; was the optimizer built again after it?")
     if epochs < 1 or batches < 1:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftlab.expected import expect
 from ftlab.freezing.evidence import shares_memory
 from ftlab.freezing.selection import names_by_tensor, plain_name
-from ftlab.freezing.snapshot import trainers
+from ftlab.freezing.snapshot import listed, trainers
 from ftlab.table import Table
 
 from .options import misspelt
@@ -125,8 +126,9 @@ def xray(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = N
         >>> xray(model, optimizer).flags
         {'orphan': ['1.weight', '1.bias'], 'stale': ['group 0, place 2', 'group 0, place 3']}
     """
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
-    optimizers = trainers(model)[0] if optimizers is None else list(optimizers)
+    expect(model, nn.Module, "the model", "xray(model, optimizer)")
+    optimizers = listed(optimizer, "xray(model, optimizer)")
+    optimizers = trainers(model)[0] if optimizers is None else optimizers
     if not optimizers:
         raise ValueError("there is no optimizer that owns a parameter of this model: xray(model, optimizer)")
     places = list(_places(optimizers))
@@ -192,7 +194,7 @@ def _look(name: str, tensor: Tensor, owners: list[_Place], twin: bool, in_model:
         str(tensor.device),
         tensor.requires_grad,
         tuple(flag for flag, found in flags if found),
-        tensor.numel(),
+        0 if nn.parameter.is_lazy(tensor) else tensor.numel(),
     )
 
 

@@ -80,7 +80,7 @@ def _names_of_modules():
         Mistake(_without_the_counter, says="1 more in the list moved too"),
         Mistake(_everything, says="You name `bn.bias`, `bn.weight` and 1 more"),
         Mistake(_one_name, says="what you gave is of type `str`"),
-        Mistake(_names_of_modules, says="The model has no `bn`, `fc`"),
+        Mistake(_names_of_modules, says="`bn`, `fc`: no such name is in the task"),
     ],
     remember="`requires_grad` is about parameters. Buffers follow the mode, train or eval.",
 )

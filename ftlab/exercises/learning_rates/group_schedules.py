@@ -35,7 +35,7 @@ def check_keep_ratio(answer):
     scheduler = _CHOICES[choice](optimizer)
     for step in range(6):
         slow, fast = (group["lr"] for group in optimizer.param_groups)
-        if abs(fast / slow - 10) > 1e-6:
+        if not abs(fast / slow - 10) <= 1e-6:
             text = f"With {choice}, step {step} is made at {slow:.3g} and {fast:.3g}: no longer one to ten."
             raise Wrong(text, ask="Does this scheduler look at the rate that a group has?")
         optimizer.step()
@@ -115,7 +115,7 @@ def check_one_cycle(answer):
         raise Wrong(text, ask="For how many steps was the cycle made?")
     for number, wanted in enumerate((0.01, 0.1)):
         highest = max(rate[number] for rate in rates)
-        if abs(highest / wanted - 1) > 0.05:
+        if not abs(highest / wanted - 1) <= 0.05:
             text = f"The group that came with a rate of {wanted:g} gets up to {highest:.2g}."
             raise Wrong(text, ask="What does a single number for `max_lr` mean for two groups?")
 

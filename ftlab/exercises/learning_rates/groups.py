@@ -45,7 +45,7 @@ def _expect_rate(rates: dict[str, float | None], wanted: float, where: str) -> N
             f"{where}, and {some(missing)} is in no group: it would never be trained, and nobody would say so.",
             ask="Into which group does what is left over go?",
         )
-    other = {name: rate for name, rate in rates.items() if abs(rate - wanted) > 1e-9}
+    other = {name: rate for name, rate in rates.items() if not abs(rate - wanted) <= 1e-9}
     if other:
         rate = next(iter(other.values()))
         says = "the optimizer's own rate" if rate == 0.123 else f"{rate:g}"

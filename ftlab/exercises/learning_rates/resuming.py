@@ -42,7 +42,7 @@ def check_go_on(answer):
         raise Wrong("The momentum of the optimizer is not that of the state.", ask="Who reads `state`, and when?")
     found = _run(again, going_on, 6)
     for epoch, (one, other) in enumerate(zip(found, wanted, strict=True), 4):
-        if abs(one - other) > 1e-9:
+        if not abs(one - other) <= 1e-9:
             text = f"Epoch {epoch} was trained at {one:.3g}, and without the interruption at {other:.3g}."
             raise Wrong(text, ask="What does making a scheduler do to the rate of its optimizer, and when?")
 

@@ -12,7 +12,7 @@ from ftlab.exercises.learning_rates.recording import recorded, weights
 
 def _expect_rates(found: list[float], wanted: list[float], where: str) -> None:
     for step, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        if abs(one - other) > 1e-6 * max(other, 1e-9):
+        if not abs(one - other) <= 1e-6 * max(other, 1e-9):
             ask = (
                 "After how many calls of `optimizer.step()` is `scheduler.step()` called, here and in your loop?"
             )
@@ -167,7 +167,7 @@ def check_rates_of_epochs(answer):
             optimizer.step()
         scheduler.step()
     for epoch, said in zip((9, 10, 25), value, strict=True):
-        if not isinstance(said, int | float) or abs(said - rates[epoch]) > 1e-9:
+        if not isinstance(said, int | float) or not abs(said - rates[epoch]) <= 1e-9:
             raise Wrong(
                 f"Epoch {epoch} is not trained at {said!r}.",
                 ask="Epochs are counted from 0. How often has `scheduler.step()` been called before it?",

@@ -35,7 +35,7 @@ def _judge(value: object, wanted: float, calls: int, where: str) -> None:
     if float(value) == 0:
         text = f"{where}: the step has moved the parameter, and you found a change of exactly 0."
         raise Wrong(text, ask="An optimizer writes into the tensor in place. What did you keep from before?")
-    if abs(float(value) / wanted - 1) > 1e-3:
+    if not abs(float(value) / wanted - 1) <= 1e-3:  # nan is not close to anything
         text = f"{where}: you found {float(value):.4g}. That is not the size of the change over the size before."
         raise Wrong(text, ask="Is it the norm of a difference, and what is it divided by?")
 

@@ -12,6 +12,8 @@ def check_make_loader(answer):
     for count, size in ((9, 4), (8, 4), (10, 4), (7, 3)):
         dataset = TensorDataset(torch.arange(count).float().unsqueeze(1), torch.arange(count))
         loader = answer(dataset, size)
+        if not isinstance(loader, DataLoader):
+            raise Wrong(f"You gave a `{type(loader).__name__}`, no `DataLoader`.", ask="What is returned?")
         batches = [labels.tolist() for _, labels in loader]
         _expect_batches(batches, count, size)
     orders = {tuple(label for _, labels in loader for label in labels.tolist()) for _ in range(4)}

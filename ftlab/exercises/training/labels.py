@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ftlab.exercises.behaviour import as_names
+from ftlab.exercises.behaviour import as_names, as_number
 from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
 
 # --- smoothed
@@ -26,7 +26,7 @@ def check_smoothed(answer):
                 f"{where} `cross_entropy` refuses your targets: `{error}`.", ask="Which type has a share?"
             ) from None
         _expect_shares(value, where)
-        if abs(loss.item() - wanted.item()) > 1e-5:
+        if not abs(loss.item() - wanted.item()) <= 1e-5:
             text = f"{where} and an amount of {amount} the loss is not that of `label_smoothing={amount}`."
             raise Wrong(
                 text, ask="Among how many classes is the amount shared out, the right one counted or not?"
@@ -53,7 +53,7 @@ def _expect_labels_kept(given: torch.Tensor, labels: list, where: str) -> None:
 
 def _expect_shares(value: torch.Tensor, where: str) -> None:
     sums = value.sum(1)
-    if (sums - 1).abs().max() > 1e-5:
+    if not (sums - 1).abs().max() <= 1e-5:
         text = f"{where} a row of your targets sums up to {sums[0].item():.3g}."
         raise Wrong(text, ask="What is added to the right class, and what is taken from it?")
 
@@ -219,11 +219,11 @@ def check_squared_error(answer):
         outputs, given = torch.rand(len(labels), 3), torch.tensor(labels)
         squares = [(outputs[i, c].item() - (c == y)) ** 2 for i, y in enumerate(labels) for c in range(3)]
         try:
-            value = float(answer(outputs, given))
+            value = as_number(answer(outputs, given), "loss")
         except Raised as raised:
             ask = "Which shape do the outputs have, and which the targets?"
             raise Wrong(f"With {len(labels)} images: {raised.message}", ask=ask) from None
-        if abs(value - sum(squares) / len(squares)) > 1e-5:
+        if not abs(value - sum(squares) / len(squares)) <= 1e-5:
             text = (
                 f"With {len(labels)} images of 3 classes you found {value:.3f}, and not what comes of counting."
             )

@@ -78,7 +78,7 @@ def _judge_clipped(used: list, wanted: list) -> None:
             text = f"Step {step} goes in another direction than the gradient of its batch."
             ask = "Does it still have gradients of the batch before, and has each number the same factor?"
             raise Wrong(text, ask=ask)
-        if abs(norm - after.norm().item()) > 1e-3 * after.norm().item():
+        if not abs(norm - after.norm().item()) <= 1e-3 * after.norm().item():
             text = f"Step {step} used a gradient of norm {norm:.3g}: it was cut down more than needed."
             raise Wrong(text, ask="Of which tensors is the norm measured: those of the optimizer, or more?")
 

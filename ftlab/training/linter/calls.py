@@ -4,7 +4,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from . import assignments
-from .roles import LOSSES, last, made_here
+from .roles import LOSSES, last, made_here, operand
 
 if TYPE_CHECKING:
     from .paths import Path
@@ -15,6 +15,8 @@ METHODS = ("zero_grad", "backward", "step", "train", "eval", "update")
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_", "clip_grad_norm", "clip_gradients", "dispatch_clip_grad")
 _HARMLESS = {"toggle_optimizer", "untoggle_optimizer", "print", "len", "id", "type", "prepare", "isinstance",
              "append", "dict", "getattr", "hasattr", "list", "deepcopy",  "str"}  # fmt: skip
+_SUMS = {"sum", "min", "max", "round", "abs", "sorted", "list", "tuple"}  # Python's own: numbers stay numbers
+_COUNTS = {"len", "int", "bool", "str", "range", "id", "type", "isinstance", "print"}
 
 
 def call(path: "Path", node: ast.Call) -> Tags:
@@ -72,27 +74,31 @@ def _by_role(path: "Path", node: ast.Call, word: str, inner: Tags, given: list[T
         or (word.lower().endswith("loss") and node.args and not word[0].isupper())
     ):
         return _loss(path, node, path.roles.loss(name), given)
-    if made_here(word, "model") or word[:1].isupper():
-        return NOTHING
-    if (
-        name == "self"
-        or (role == "model" and not isinstance(node.func, ast.Attribute))
-        or _is_module(path, node, role)
-    ):
+    if made_here(word, "model") or (word[:1].isupper() and path.roles.known.get(name) != "model"):
+        return NOTHING  # a class; `D = nn.Sequential(...)` is none
+    if name == "self" or _is_module(path, node, role):
         return _forward(path, node, given)
-    if word not in _HARMLESS:
-        for part in [*node.args, *(key.value for key in node.keywords)]:
-            if path.roles.of(path.text(part)) in ("optimizer", "scaler"):
-                path.event("opaque", of=path.text(part))
-                break
+    _opaque(path, node, word)
+    if not isinstance(node.func, ast.Attribute) and word in _SUMS | _COUNTS:
+        return frozenset().union(*given) if word in _SUMS else NOTHING
     # a function may be a module with parameters of its own, behind which there is a graph again
     return (inner - {"number"}) | (frozenset().union(*given) - {"number", "no grad", "detached"})
 
 
+def _opaque(path: "Path", node: ast.Call, word: str) -> None:
+    """Write down a call that is given the optimizer, and may do anything with it."""
+    given = [path.text(part) for part in [*node.args, *(key.value for key in node.keywords)]]
+    known = [name for name in given if path.roles.of(name) in ("optimizer", "scaler")]
+    if known and word not in _HARMLESS:
+        path.event("opaque", of=known[0])
+
+
 def _is_module(path: "Path", node: ast.Call, role: str) -> bool:
-    """Say whether `self.model(x)` or `model.features(x)` is a forward."""
+    """Say whether `model(x)`, `self.model(x)` or `model.features(x)` is a forward."""
     if role == "model":
-        return not node.func.attr.startswith(("build", "make", "create", "load", "get", "save"))
+        return isinstance(node.func, ast.Name) or not node.func.attr.startswith(
+            ("build", "make", "create", "load", "get", "save")
+        )
     owner = getattr(node.func, "value", None)
     return bool(
         owner is not None
@@ -119,14 +125,17 @@ def _loss(path: "Path", node: ast.Call, function: str, given: list[Tags]) -> Tag
         path.say("one_hot as integers", path.where.get("integers"))
     if "squeezed" in first:
         path.say("squeeze without a dimension", path.where.get("squeezed"), name=ast.unparse(node.args[0]))
-    _judged(path, first)
+    judged(path, first)
     cut = {tag for tag in ("detached", "no grad", "number") if tag in first and "output" in first}
     return frozenset({"loss", *cut} if path.grad else {"loss", "no grad", *cut})
 
 
-def _judged(path: "Path", tags: Tags) -> None:
-    """Write down that outputs without a graph are compared with targets: this is a validation."""
-    if "output" in tags and not path.grad:
+def judged(path: "Path", tags: Tags) -> None:
+    """Write down that outputs without a graph are compared with targets: this is a validation.
+
+    What counts is the forward: outputs of a training step may be counted under no_grad.
+    """
+    if {"output", "no grad"} <= tags:
         path.event("judged")
 
 
@@ -192,7 +201,8 @@ def _step(path, node, owner, inner, given) -> Tags | None:
         return None
     if path.guards and path.events[-1].kind == "step":
         guard = path.guards[-1]
-        guard = path.meaning.get(path.text(guard), guard)  # `if need_update:` has its meaning elsewhere
+        bare = guard.operand if isinstance(guard, ast.UnaryOp) else guard  # `if not accumulating:`
+        guard = path.meaning.get(path.text(bare), guard)  # its meaning stands elsewhere
         path.windows[path.line] = (guard, guard.lineno)
     return NOTHING
 
@@ -258,8 +268,9 @@ def _append(path, node, owner, inner, given) -> Tags:
         and path.grad
         and path.loops
     ):
-        value = ast.unparse(node.args[0])
-        path.sums.setdefault(name, path.made("total keeps graphs", name=name, loss=value))
+        value = operand(node.args[0])
+        total = f"{name}.append({value}.item())"
+        path.sums.setdefault(name, path.made("total keeps graphs", total=total))
     return NOTHING
 
 
@@ -307,8 +318,12 @@ def _to(path, node, owner, inner, given) -> Tags:
 
 
 def _places(path, node, owner, inner, given) -> Tags:
-    _judged(path, inner | (given[0] if given else NOTHING))
+    judged(path, inner | (given[0] if given else NOTHING))
     return NOTHING  # numbers of places have no graph
+
+
+def _max(path, node, owner, inner, given) -> Tags:
+    return inner | (given[0] if given else NOTHING)
 
 
 def _empty_cache(path, node, owner, inner, given) -> Tags:
@@ -338,7 +353,7 @@ _CALLS = {
     "append": _append, "item": _number, "tolist": _number, "float": _number, "numpy": _number, "detach": _detach,
     "squeeze": _squeeze, "softmax": _softmax, "log_softmax": _softmax, "sigmoid": _softmax, "log": _log,
     "one_hot": _one_hot, "to": _to, "cuda": _to, "half": _to, "type": _to, "empty_cache": _empty_cache,
-    "argmax": _places, "argsort": _places, "eq": _places,
+    "argmax": _places, "argsort": _places, "eq": _places, "max": _max,
     "resize_": _resize, "sub_": _parameter_write, "add_": _parameter_write, "zero_": _parameter_write,
 } | dict.fromkeys(_CLIPS, _clip)  # fmt: skip
 _WITHOUT_OWNER = {

@@ -143,8 +143,9 @@ def _scaling(events: Events, evidence: str) -> Iterator[Slip]:
             yield slip("clip before unscale", before[clip].line, evidence, **_named(step))
         if step.scaled and backwards and not backwards[-1].scaled:
             yield slip("loss not scaled", backwards[-1].line, evidence, **_named(step))
-        if scaled >= 0 and not step.scaled and unscale < scaled:
-            yield slip("scaled gradients stepped", step.line, evidence, **_named(step))
+        if scaled >= 0 and not step.scaled:
+            kind = "step past the scaler" if unscale > scaled else "scaled gradients stepped"
+            yield slip(kind, step.line, evidence, **_named(step))
         if step.scaled and again and not _all("update", before) and not _all("opaque", before):
             yield slip("no update", step.line, evidence, **_named(step))
     for event in events:
@@ -169,7 +170,7 @@ def _modes(events: Events, evidence: str) -> Iterator[Slip]:
             left[event.of] = event
         elif event.kind in ("train", "made"):
             left.pop(event.of, None)
-        elif event.kind == "judged" and not _all("eval", events) and _all("step", events):
+        elif event.kind == "judged" and not _all("eval", events) and _only_judged(events, place):
             forward = next((e for e in events[:place][::-1] if e.kind == "forward"), event)
             yield slip("validation in train mode", forward.line, evidence, model=forward.name or "model")
         elif event.kind == "forward" and event.grad and event.of in left and _trains(events, place):
@@ -181,6 +182,11 @@ def _trains(events: Events, place: int) -> bool:
     later = events[place + 1 :] if _all("step", events) or _all("opaque", events) else []
     following = next((e.kind for e in later if e.kind in ("forward", "backward", "eval", "train", "end")), "")
     return following == "backward"
+
+
+def _only_judged(events: Events, place: int) -> bool:
+    """Say whether outputs are judged in a loop that trains, and are not trained on themselves."""
+    return bool(_all("step", events)) and not _trains(events, place)
 
 
 def _recording(events: Events, evidence: str) -> Iterator[Slip]:

@@ -1,22 +1,21 @@
-"""Ways through a source: statements in the order in which they run, each loop twice, each branch both ways."""
+"""One way through a source: statements in the order in which they run, each loop twice."""
 
 import ast
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from . import assignments, calls
 from .events import Event
-from .roles import last, made_here
+from .roles import last, operand
 from .slips import Slip, slip
 from .source import Source
 
 _CUT = frozenset({"number", "detached", "no grad"})  # what has no way back to the parameters
 _LIVE = frozenset({"output", "loss"})
-MANY = 64  # ways; more are not tried
 LONGEST = 5_000  # statements on one way; on all of them together four times as many
 
 
-class _Leave(Exception):  # noqa: N818 - control flow, as in the source that is read
+class Leave(Exception):  # noqa: N818 - control flow, as in the source that is read
     """A return, break or continue in the source."""
 
     def __init__(self, kind: str) -> None:
@@ -66,7 +65,7 @@ class Path:
         for statement in statements:
             self.count += 1
             if self.count > LONGEST:
-                raise _Leave("enough")
+                raise Leave("enough")
             outer, self.statement = self.statement, statement
             self.lines.add(statement.lineno)
             getattr(self, f"_{type(statement).__name__}", self._other)(statement)
@@ -79,7 +78,7 @@ class Path:
         for decorator in function.decorator_list:
             if last(decorator.func if isinstance(decorator, ast.Call) else decorator) in _NO_GRAD:
                 self.grad = False
-        with contextlib.suppress(_Leave):
+        with contextlib.suppress(Leave):
             self.run(function.body)
         self.grad, self.loops = grad, loops
         return self.returned
@@ -106,13 +105,13 @@ class Path:
 
     def _Return(self, node: ast.Return) -> None:  # noqa: N802
         self.returned = self.value(node.value) if node.value else frozenset()
-        raise _Leave("return")
+        raise Leave("return")
 
     def _Continue(self, node: ast.stmt) -> None:  # noqa: N802
-        raise _Leave("continue")
+        raise Leave("continue")
 
     def _Break(self, node: ast.stmt) -> None:  # noqa: N802
-        raise _Leave("break")
+        raise Leave("break")
 
     def _For(self, node: ast.For | ast.AsyncFor) -> None:  # noqa: N802
         self.value(node.iter)
@@ -136,7 +135,7 @@ class Path:
             for _ in range(2):
                 try:
                     self.run(node.body)
-                except _Leave as leave:
+                except Leave as leave:
                     if leave.kind in ("return", "enough"):
                         raise
         finally:
@@ -223,7 +222,8 @@ class Path:
         before = self.tags.get(name, frozenset())
         graph = tags & _LIVE and not tags & _CUT and self.grad
         if isinstance(op, ast.Add) and graph and "loss" not in before and self.loops:
-            self.sums.setdefault(name, self.made("total keeps graphs", name=name, loss=ast.unparse(value)))
+            total = f"{name} += {operand(value)}.item()"
+            self.sums.setdefault(name, self.made("total keeps graphs", total=total))
             self.tags[name] = frozenset({"sum", *tags})
             return
         self.tags[name] = self._mix(before, tags, op)
@@ -232,6 +232,8 @@ class Path:
         if isinstance(target, ast.Tuple | ast.List):
             values = value.elts if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts) else None
             picks = isinstance(value, ast.Call) and last(value.func) in ("max", "min", "topk", "sort")
+            if picks and ast.unparse(target.elts[0]) == "_":  # only the places are asked for
+                calls.judged(self, tags)
             for number, part in enumerate(target.elts):
                 tags = frozenset() if picks and number else tags  # the places of the largest have no graph
                 self._set(
@@ -363,35 +365,3 @@ def _condition(test: ast.expr) -> tuple[str, bool]:
 
 def _leaves(node: ast.If) -> bool:
     return any(isinstance(part, ast.Return | ast.Continue) for part in node.body)
-
-
-def ways(source: Source, statements: Sequence[ast.stmt], function: ast.AST | None) -> Iterator[Path]:
-    """Yield the ways through statements, or through a function that is called again and again."""
-    todo: list[dict[str, bool]] = [{}]
-    total = 0
-    for choices in todo:
-        path = Path(source, choices)
-        _go(path, statements, function)
-        yield path
-        total += path.count
-        if total > 4 * LONGEST:
-            return
-        decided = dict(choices)
-        for key in [key for key in path.asked if key not in choices]:  # the other way at each new condition
-            if len(todo) < MANY:
-                todo.append(decided | {key: False})
-            decided[key] = True
-
-
-def _go(path: Path, statements: Sequence[ast.stmt], function: ast.AST | None) -> None:
-    if function is None:
-        with contextlib.suppress(_Leave):
-            path.run(statements)
-        return
-    path.inside = (function.name,)
-    path.names = {argument.arg: argument.arg for argument in function.args.args}
-    path.body(function)
-    backward = [event for event in path.events if event.kind in ("backward", "step")]
-    builds = any(isinstance(n, ast.Call) and made_here(last(n.func), "optimizer") for n in ast.walk(function))
-    if backward and not builds and not any(event.loops for event in backward):
-        path.body(function)

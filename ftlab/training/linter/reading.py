@@ -7,10 +7,12 @@ from typing import Any
 
 from .events import Event
 from .order import order_slips
-from .paths import Path, ways
-from .roles import Roles, last, made_here
+from .paths import Path
+from .roles import last
 from .slips import Slip, slip
 from .source import Source
+from .unused import is_read, never_stepped
+from .ways import ways
 
 
 def read(source: str, objects: dict[str, Any] | None = None) -> list[Slip]:
@@ -41,7 +43,7 @@ def read(source: str, objects: dict[str, Any] | None = None) -> list[Slip]:
     found: list[Slip] = []
     for statements, function in whole.units():
         found += _on_every_way(list(ways(whole, statements, function)))
-    found += _never_stepped(tree, whole.roles)
+    found += never_stepped(tree, whole.roles)
     return sorted(dict.fromkeys(found), key=lambda one: (one.line or 0, one.kind))
 
 
@@ -68,6 +70,9 @@ _WITH_STEP = {  # these say nothing about a way on which nothing is trained
     "total keeps graphs",
     "last window lost",
     "validation in train mode",
+    "no zero_grad",
+    "zero_grad between backward and step",
+    "loss not scaled",
 }
 
 
@@ -170,7 +175,7 @@ def _is_for_batches(made: str, text: str) -> bool:
 def _owners(path: Path) -> Iterator[Slip]:
     """The optimizer of a model that is made and never called."""
     names = [node for node in ast.walk(path.source.tree) if isinstance(node, ast.Name)]
-    used = Counter(node.id for node in names if _is_read(node))
+    used = Counter(node.id for node in names if is_read(node))
     forwards = [event.of for event in path.events if event.kind == "forward"]
     for event in path.events:
         if event.kind == "optimizer" and _is_made(path, event.of) and used[event.of] == 1 and forwards:
@@ -181,27 +186,3 @@ def _is_made(path: Path, name: str | None) -> bool:
     """Say whether a name was given a new module here: the call of a class."""
     value = path.meaning.get(name or "")
     return isinstance(value, ast.Call) and last(value.func)[:1].isupper()
-
-
-def _is_read(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)
-
-
-def _never_stepped(tree: ast.Module, roles: Roles) -> Iterator[Slip]:
-    """Schedulers that are made, or taken, and never used."""
-    used = Counter(
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    )
-    if not any(isinstance(node, ast.Attribute) and node.attr == "step" for node in ast.walk(tree)):
-        return
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.targets[0], ast.Name)
-        ):
-            name = node.targets[0].id
-            if made_here(last(node.value.func), "scheduler") and not used[name]:
-                yield slip("scheduler never stepped", node.lineno, scheduler=name)
-        if isinstance(node, ast.arg) and roles.of(node.arg) == "scheduler" and not used[node.arg]:
-            yield slip("scheduler never stepped", node.lineno, scheduler=node.arg)

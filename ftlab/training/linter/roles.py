@@ -122,6 +122,17 @@ def last(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def operand(node: ast.expr) -> str:
+    """Return an expression as text to which a method call can be added.
+
+    Example:
+        >>> operand(ast.parse("loss * n", mode="eval").body), operand(ast.parse("loss", mode="eval").body)
+        ('(loss * n)', 'loss')
+    """
+    text = ast.unparse(node)
+    return text if isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Subscript) else f"({text})"
+
+
 def made_here(word: str, role: str) -> bool:
     """Say whether `word` is a class that makes things of a role.
 

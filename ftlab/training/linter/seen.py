@@ -245,6 +245,9 @@ def _owners(found: Watch) -> Iterator[Slip]:
             f"seen: {len(missing)} tensors with gradients are in no optimizer, which has {len(strangers)} others"
         )
         yield slip("optimizer before the head", step, says)
+    elif late := missing & found.frozen:
+        says = f"seen: {len(late)} tensors were frozen at first, then got gradients, and are in no optimizer"
+        yield slip("unfrozen without an optimizer", step, says)
     for line, clipped in found.clipped:
         if clipped and owned and clipped - owned:
             says = f"seen: {len(clipped - owned)} of {len(clipped)} clipped gradients belong to no optimizer"
@@ -253,6 +256,15 @@ def _owners(found: Watch) -> Iterator[Slip]:
         yield slip(
             "step never moves anything", step, f"seen: after {len(found.moved)} steps no parameter has moved"
         )
+    yield from _idle(found)
+
+
+def _idle(found: Watch) -> Iterator[Slip]:
+    """An optimizer beside others whose parameters never had a gradient."""
+    for line, ungraded in found.idle.values():
+        if len(ungraded) > 1 and all(ungraded) and any(found.moved):
+            says = f"seen: in {len(ungraded)} steps of this optimizer none of its parameters had a gradient"
+            yield slip("step never moves anything", line, says)
 
 
 def _refuted(found: Watch, slips: list[Slip]) -> Iterator[str]:

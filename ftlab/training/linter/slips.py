@@ -37,7 +37,13 @@ def slip(kind: str, line: int | None, evidence: str = "read", **names: Any) -> S
     """
     why, repair = KNOWN[kind]
     known = {"optimizer": "optimizer", "loss": "loss", "model": "model", "scheduler": "scheduler"}
-    known |= {"scaler": "scaler", "steps": "steps", "name": "params", "given": ""}
+    known |= {
+        "scaler": "scaler",
+        "steps": "steps",
+        "name": "params",
+        "given": "",
+        "total": "total += loss.item()",
+    }
     return Slip(kind, line, why.format(**known | names), repair.format(**known | names), evidence)
 
 
@@ -177,7 +183,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     # the graph
     "total keeps graphs": (
         "each loss holds the graph of its batch, without a backward pass all its activations too: memory grows",
-        "{name} += {loss}.item()",
+        "{total}",
     ),
     "number instead of loss": (
         "it is a plain number or a copy without a graph: backward() has no way back to the parameters",
@@ -209,9 +215,17 @@ KNOWN: dict[str, tuple[str, str]] = {
         "the optimizer does not have the parameters that get the gradients: they never move",
         "{optimizer} = torch.optim.SGD({model}.parameters(), lr=...)",
     ),
+    "optimizer never stepped": (
+        "it is made and cleared, and another one is stepped: its parameters never move",
+        "{optimizer}.step()  # after its own backward()",
+    ),
     "optimizer before the head": (
         "the optimizer keeps the tensors that it was given: the new ones never move",
         "{optimizer} = torch.optim.SGD({model}.parameters(), lr=...)  # after the last change to the model",
+    ),
+    "unfrozen without an optimizer": (
+        "the optimizer was made when they were frozen, and without them: they get gradients and never move",
+        "{optimizer}.add_param_group({{'params': unfrozen, 'lr': ...}})  # or make a new one, after unfreezing",
     ),
     "optimizer before .to": (
         "moved parameters can be new tensors, which the optimizer does not have, and state that it has does not "
@@ -229,6 +243,10 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     "scaled gradients stepped": (
         "the gradients are still multiplied by the scale: the step is that many times too long",
+        "{scaler}.step({optimizer})",
+    ),
+    "step past the scaler": (
+        "the scaler leaves a step out whose gradients have overflowed; this one takes them, inf and nan too",
         "{scaler}.step({optimizer})",
     ),
     "backward in autocast": (

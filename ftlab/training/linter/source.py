@@ -56,9 +56,15 @@ class Source:
     def units(self) -> Iterator[tuple[list[ast.stmt], Any]]:
         """Yield what runs by itself: the source, and each function that nothing in the source calls."""
         yield [node for node in self.tree.body if not isinstance(node, DEFINITIONS)], None
-        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
-        used |= {node.attr for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
+        calls = [node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
+        used = {node.id for node in calls if isinstance(node, ast.Name)} - self.methods
+        used |= self.methods & {
+            node.attr
+            for node in calls
+            if isinstance(node, ast.Attribute) and self.roles.of(ast.unparse(node.value)) != "model"
+        }  # `model.train()` is no call of a function, or of a method, that is called `train` here
         outer = [node for node in _outer(self.tree) if node.name in self.alive]
+        outer += [node for node in _returned(outer) if node.name in self.alive - used]
         for function in [node for node in outer if node.name not in used] or outer:
             yield function.body, function
 
@@ -70,6 +76,15 @@ def _called(node: ast.AST) -> set[str]:
     return (
         words | {arg.id for call in calls for arg in call.args if isinstance(arg, ast.Name)} if calls else words
     )
+
+
+def _returned(functions: list[Any]) -> Iterator[Any]:
+    """Yield the functions that other ones make and return; they are called by another name."""
+    for function in functions:
+        inside = {node.name: node for node in function.body if isinstance(node, FUNCTIONS)}
+        for node in function.body:
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Name) and node.value.id in inside:
+                yield inside[node.value.id]
 
 
 def _outer(tree: ast.AST) -> Iterator[Any]:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -40,6 +42,8 @@ class Watch(TorchFunctionMode):
         events: What happened, in order.
         facts: What was noticed besides.
         moved: For each optimizer step, how many of its tensors changed.
+        idle: For each optimizer that stepped, by id: its line, and of each step whether no tensor had a gradient.
+        frozen: The parameters that were frozen when they were used first, by id.
         graded: The parameters that got gradients, by id.
         owned: The parameters of the optimizers that stepped, by id.
         clipped: For each clipping, its line and the ids of the tensors with gradients.
@@ -53,6 +57,8 @@ class Watch(TorchFunctionMode):
         self.events: list[Event] = []
         self.facts: list[Fact] = []
         self.moved: list[int] = []
+        self.idle: dict[int, tuple[int | None, list[bool]]] = {}
+        self.frozen: set[int] = set()
         self.graded: dict[int, Tensor] = {}
         self.owned: dict[int, Tensor] = {}
         self.used: dict[int, Tensor] = {}
@@ -65,6 +71,7 @@ class Watch(TorchFunctionMode):
         self._first: dict[int, Tensor] = {}  # what the parameters were at their first use
         self._graphs: dict[int | None, list[weakref.ref]] = {}
         self._calls: list[nn.Module] = []
+        self._untrained: tuple = (None, None, None)  # the last output without a graph of a model in train mode
         self._by_scaler = self._quiet = 0
         self._thread = 0
         self._stack = ExitStack()
@@ -175,7 +182,9 @@ class Watch(TorchFunctionMode):
         self.facts.append(Fact(kind, line or self.line(), says))
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run the function; a loss is looked at first."""
+        """Run the function; a loss is looked at first, and whether outputs are judged."""
+        if function in _JUDGES and args and args[0] is self._untrained[0]:
+            self._say("judged", self._untrained[2])
         if function in (F.cross_entropy, F.nll_loss) and args:
             self._loss(
                 function, *args[:2], *[(kwargs or {})[k] for k in ("input", "target") if k in (kwargs or {})]
@@ -212,11 +221,15 @@ class Watch(TorchFunctionMode):
         for parameter in module.parameters():
             if id(parameter) not in self.used:
                 self.used[id(parameter)], self._first[id(parameter)] = parameter, parameter.detach().clone()
+                if not parameter.requires_grad:
+                    self.frozen.add(id(parameter))
         result = _first_tensor(output)
         recorded = result is not None and result.requires_grad
         self._say("forward", id(module), grad=recorded, name=type(module).__name__)
         if recorded and result.grad_fn is not None:
             self._follow(result)
+        if result is not None and not recorded and _is_moody(module):
+            self._untrained = result, self.line(), id(module)
 
     def _follow(self, result: Tensor) -> None:
         """Hang something on the graph that dies with it, and count the graphs of older batches."""
@@ -243,9 +256,10 @@ class Watch(TorchFunctionMode):
 
     def _backward(self, tensors: Any, *_: Any, **__: Any) -> None:
         root = _first_tensor(tensors)
-        for key, (parameter, gradient) in list(self._spent.items()):
-            if parameter.grad is not gradient or not gradient.any():
-                del self._spent[key]  # cleared by hand
+        kept = {key: (p, old) for key, (p, old) in self._spent.items() if p.grad is old and old.any()}
+        if len(kept) < len(self._spent):
+            self._say("zero_grad", None, model=True)  # by hand
+        self._spent = kept
         scaled = any(root is one for one in self._scaled)
         self._scaled.clear()
         self._say("backward", None, scaled=scaled)
@@ -265,7 +279,7 @@ class Watch(TorchFunctionMode):
 
     @contextmanager
     def _scaler_steps(self, scaler: GradScaler, *_: Any) -> Iterator[None]:
-        self._by_scaler = int(scaler.is_enabled())
+        self._by_scaler = 1  # one that is switched off as well: its scale() and step() fit together
         try:
             yield
         finally:
@@ -289,6 +303,8 @@ class Watch(TorchFunctionMode):
         if old:  # a closure clears its gradients during the step, so this is asked after it
             says = f"the gradients of {len(old)} tensors still contain those of the step before"
             self._note("no zero_grad", says, self.line_of_last("backward"))
+        ungraded = all(p.grad is None for p, _ in before.values())
+        self.idle.setdefault(id(optimizer), (self.line(), []))[1].append(ungraded)
         self.moved.append(sum(not torch.equal(p.detach(), old) for p, old in before.values()))
         self._spent |= {key: (p, p.grad) for key, (p, _) in before.items() if p.grad is not None}
         self._say("step", id(optimizer), scaled=bool(self._by_scaler))
@@ -306,6 +322,15 @@ class _Mark:
 
 
 _CLIPPERS = [getattr(torch.nn.utils, name) for name in CLIPS]
+
+
+_JUDGES = (F.cross_entropy, F.nll_loss, torch.argmax, Tensor.argmax)  # what compares outputs with targets
+
+
+def _is_moody(model: nn.Module) -> bool:
+    """Say whether something in a model does in train mode what it would not do in eval mode."""
+    parts = [module for module in model.modules() if module.training]
+    return any(isinstance(part, _BatchNorm | _DropoutNd) for part in parts)
 
 
 @contextmanager
