@@ -242,6 +242,11 @@ def _look(file: Path) -> tuple[str, str]:
         return f"cannot be read: {error.strerror or error}", ""
 
 
+def digest(file: str | Path) -> str:
+    """Return a hash of a file's content; a file that did not change is read once."""
+    return _look(Path(file))[1]
+
+
 @cache
 def _look_once(file: Path, size: int, changed: int) -> tuple[str, str]:
     # `folder(path, "train")` is followed by `folder(path, "val")`: a file that did not change is decoded once.
@@ -346,3 +351,12 @@ def _divided(scan: _Scan, split: str, fraction: float, seed: int) -> list[tuple[
                 f"too few for both sides; add images, or use split='all'"
             )
     return [sample for sample, side in zip(scan.samples, sides, strict=True) if side == (split == "val")]
+
+
+def passed_over(root: Path) -> list[Path]:
+    """Return what `folder` passes over below `root` without a word: files and folders that the system made."""
+    found = []
+    for place, folders, files in os.walk(root):  # does not follow links
+        found += [Path(place, name) for name in sorted(folders + files) if _is_left_behind(name)]
+        folders[:] = [name for name in folders if not _is_left_behind(name)]
+    return found
