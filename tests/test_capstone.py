@@ -233,6 +233,17 @@ def test_the_surest_mistakes_are_drawn(run, monkeypatch):
         only_leaks.mistakes()
 
 
+def test_whoever_listens_may_end_it(run, monkeypatch):
+    class Stopped(Exception):  # noqa: N818 - as the panel's
+        pass
+
+    def say(line):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        capstone.judge(run, say=say)
+
+
 def test_each_step_is_announced(run, monkeypatch):
     only(monkeypatch, "_accuracy")
     said = []

@@ -269,11 +269,10 @@ def _accuracy(case: _Case) -> Iterator[Finding]:
     """Measure the best model on images that nobody has trained on or chosen with."""
     measured = training.evaluate(load_best(case.out), training.loader(case.pictures), progress=False)
     case.evaluation = measured
-    counts = measured.confusion.sum(1)
-    shares = {n: (measured.confusion[i, i] / counts[i]).item() for i, n in enumerate(case.classes) if counts[i]}
-    mean, worst = sum(shares.values()) / len(shares), min(shares, key=shares.get)
+    shares, mean = Verdict([], measured).by_class(), Verdict([], measured).mean_accuracy
+    worst = min(shares, key=shares.get)
     missing = [name for name in case.classes if name not in shares]
-    of = counts[case.classes.index(worst)].item()
+    of = measured.confusion.sum(1)[case.classes.index(worst)].item()
     yield Finding(
         f"accuracy on hidden images, mean over the classes: {case.bar:.0%}",
         mean >= case.bar,

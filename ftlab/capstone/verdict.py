@@ -51,6 +51,20 @@ class Verdict:
         """Whether everything holds, and nothing is left undecided."""
         return all(finding.passed for finding in self.findings)
 
+    @property
+    def mean_accuracy(self) -> float | None:
+        """The accuracy on the hidden images as the mean over the classes; None if that was not measured."""
+        shares = self.by_class().values()
+        return sum(shares) / len(shares) if shares else None
+
+    def by_class(self) -> dict[str, float]:
+        """Return the accuracy on the hidden images of each class of which there are any."""
+        if self.evaluation is None:
+            return {}
+        counts, right = self.evaluation.confusion.sum(1), self.evaluation.confusion.diagonal()
+        names = self.evaluation.classes
+        return {name: (right[i] / counts[i]).item() for i, name in enumerate(names) if counts[i]}
+
     def summary(self) -> str:
         """Return in a line how much holds."""
         counts = {mark: sum(f.passed is mark for f in self.findings) for mark in MARKS}
