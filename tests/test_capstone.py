@@ -11,7 +11,7 @@ from ftlab import capstone, data, finetune
 from ftlab.capstone import judging
 from ftlab.checkpoints import load
 from ftlab.checkpoints.replacing import NewFile
-from ftlab.data.images import Images
+from ftlab.data.images import Images, read_image
 from ftlab.finetune import rundir
 
 
@@ -73,7 +73,10 @@ def test_nothing_of_yours_is_overwritten(tmp_path):
 
 def test_a_sound_run_passes_and_is_as_it_was(run):
     before = contents(run)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
     verdict = capstone.judge(run, bar=0.2)
+    assert torch.equal(torch.get_rng_state(), state)
     assert failed(verdict) == []
     assert verdict.passed
     assert "the work is done" in repr(verdict)
@@ -87,15 +90,58 @@ def test_a_bar_that_is_not_reached_names_the_weakest_class(run, monkeypatch):
     assert "the weakest class is" in finding.seen
 
 
-def test_leaks_are_found(run, clean, tmp_path, monkeypatch):
+@pytest.fixture
+def leaky(clean, tmp_path):
+    """A copy of the images that a test may spoil."""
+    return Path(shutil.copytree(clean, tmp_path / "leaky"))
+
+
+def judged(folder: Path, pictures=None) -> dict[str, capstone.Finding]:
+    """Train on a folder for a moment, and return what the judge says, by check."""
+    out = folder.parent / "judged"
+    finetune.run(folder, out, size=32, epochs=1, strategy="head", say=lambda line: None)
+    return {finding.check: finding for finding in capstone.judge(out, pictures).findings}
+
+
+def test_a_sound_folder_has_no_leaks(run, monkeypatch):
     only(monkeypatch, "_leaks")
     assert failed(capstone.judge(run)) == []
-    leaky = Path(shutil.copytree(clean, tmp_path / "leaky"))
-    files = sorted((leaky / "food").iterdir())
-    for file in files:
-        shutil.copy(file, leaky / "animal" / f"x{file.name}")
-    finetune.run(leaky, tmp_path / "run", size=32, epochs=1, strategy="head", say=lambda line: None)
-    assert "no image in two classes" in failed(capstone.judge(tmp_path / "run"))
+
+
+def test_a_picture_that_was_saved_again_is_found_in_two_classes(leaky, monkeypatch):
+    only(monkeypatch, "_leaks")
+    for file in (leaky / "food").iterdir():
+        read_image(file).resize((48, 48)).save(leaky / "animal" / f"{file.stem}.jpg", quality=75)
+    said = judged(leaky)
+    assert not said["no image in two classes"].passed
+    assert "looks like food/IMG_0001.png" in said["no image in two classes"].seen
+    assert "which class is right" in said["no image in two classes"].advice
+
+
+def test_a_picture_on_both_sides_is_found(leaky, monkeypatch):
+    only(monkeypatch, "_leaks")
+    for name in capstone.CLASSES:  # one side by hand
+        files = sorted((leaky / name).iterdir())
+        for side, chosen in {"train": files[:5], "val": files[4:]}.items():
+            (leaky / side / name).mkdir(parents=True)
+            for file in chosen:
+                size = (64, 64) if side == "train" else (56, 56)
+                read_image(file).resize(size).save(leaky / side / name / f"{side}-{file.name}")
+        shutil.rmtree(leaky / name)
+    said = judged(leaky)["no image on both sides of the split"]
+    assert (said.passed, said.seen.split(":")[0]) == (False, "5 images are in train and in val")
+    assert "too good" in said.advice
+
+
+def test_a_hidden_image_that_was_trained_on_is_found(leaky, monkeypatch):
+    only(monkeypatch, "_leaks")
+    seen = capstone.hidden().samples[0][0]
+    shutil.copy(seen, leaky / "animal" / "mine.png")
+    said = judged(leaky)
+    finding = said.pop("the hidden images are new to the run")
+    assert not finding.passed
+    assert "animal/mine.png" in finding.seen
+    assert all(other.passed for other in said.values())
 
 
 def test_a_frozen_tensor_that_moved_is_found(copied, monkeypatch):
@@ -111,9 +157,19 @@ def test_a_resume_that_ends_elsewhere_is_found(copied, monkeypatch):
     assert (finding.passed, finding.seen[:10]) == (False, "1 of 296 t")
 
 
-def test_a_process_that_cannot_load_it_is_found(copied, monkeypatch):
+def test_a_frozen_plan_whose_head_did_not_move_is_found(copied, monkeypatch):
+    only(monkeypatch, "_frozen")
+    plan, classes = rundir.read_plan(copied)
+    content = dict(load(copied / rundir.LAST))
+    content["model"] = judging.planned_model(plan, classes)[0].state_dict()
+    write(copied / rundir.LAST, content)
+    (finding,) = capstone.judge(copied).findings
+    assert not finding.passed
+    assert "should learn and is as at the start" in finding.advice
+
+
+def test_a_process_that_answers_otherwise_is_found(copied, monkeypatch):
     only(monkeypatch, "_fresh")
-    assert failed(capstone.judge(copied)) == []
     real = judging.subprocess.run
 
     def spoilt(command, **options):
@@ -124,6 +180,75 @@ def test_a_process_that_cannot_load_it_is_found(copied, monkeypatch):
     (finding,) = capstone.judge(copied).findings
     assert not finding.passed
     assert "best.pt" in finding.advice
+
+
+@pytest.mark.parametrize("name", [rundir.BEST, rundir.LAST])
+@pytest.mark.parametrize("content", [b"half", None, {"model": 1}], ids=["cut", "gone", "something else"])
+def test_a_checkpoint_that_cannot_be_read_is_a_finding_and_ends_nothing(copied, monkeypatch, name, content):
+    reads = {rundir.BEST: ["_fresh", "_accuracy"], rundir.LAST: ["_frozen", "_resume"]}[name]
+    only(monkeypatch, *reads, "_leaks")
+    if isinstance(content, dict):
+        write(copied / name, content)
+    elif content is None:
+        (copied / name).unlink()
+    else:
+        (copied / name).write_bytes(content)
+    *leaks, first, second = capstone.judge(copied).findings
+    assert [finding.passed for finding in leaks] == [True] * 3
+    for finding in (first, second):
+        assert not finding.passed
+        assert finding.seen.startswith("could not be checked")
+        assert "run again" in finding.advice
+        assert str(copied) not in finding.seen
+
+
+def test_a_folder_that_changed_after_the_run_is_found(clean, tmp_path, monkeypatch):
+    only(monkeypatch, "_resume")
+    mine = Path(shutil.copytree(clean, tmp_path / "mine"))
+    finetune.run(mine, tmp_path / "run", size=32, epochs=1, strategy="head", say=lambda line: None)
+    next((mine / "food").iterdir()).unlink()
+    (finding,) = capstone.judge(tmp_path / "run").findings
+    assert not finding.passed
+    assert "other images now" in finding.seen
+    shutil.rmtree(mine)
+    (finding,) = capstone.judge(tmp_path / "run").findings
+    assert "could not be checked" in finding.seen
+    assert "run again into another folder" in finding.advice
+
+
+def test_a_class_that_is_not_measured_is_named(run, monkeypatch):
+    only(monkeypatch, "_accuracy")
+    few = capstone.hidden()
+    some = [sample for sample in few.samples if few.classes[sample[1]] != "sport"]
+    (finding,) = capstone.judge(run, Images(Path(few.root), few.classes, some, title="few"), bar=0.1).findings
+    assert "no image of sport to measure with" in finding.seen
+
+
+def test_the_surest_mistakes_are_drawn(run, monkeypatch):
+    only(monkeypatch, "_accuracy")
+    verdict = capstone.judge(run, bar=1.01)
+    assert "said" in repr(verdict.mistakes(3))
+    only_leaks = capstone.Verdict(verdict.findings)
+    with pytest.raises(ValueError, match="no accuracy was measured"):
+        only_leaks.mistakes()
+
+
+def test_whoever_listens_may_end_it(run, monkeypatch):
+    class Stopped(Exception):  # noqa: N818 - as the panel's
+        pass
+
+    def say(line):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        capstone.judge(run, say=say)
+
+
+def test_each_step_is_announced(run, monkeypatch):
+    only(monkeypatch, "_accuracy")
+    said = []
+    capstone.judge(run, say=said.append)
+    assert said == ["accuracy on hidden images"]
 
 
 def test_what_cannot_be_judged_is_said(run, copied, tmp_path):
@@ -141,12 +266,18 @@ def spoil(out: Path, name: str) -> None:
     """Change one number of a tensor in the last checkpoint."""
     content = dict(load(out / rundir.LAST))
     content["model"][name].view(-1)[0] += 1
-    with NewFile(out / rundir.LAST) as file:
+    write(out / rundir.LAST, content)
+
+
+def write(path: Path, content: dict) -> None:
+    """Save it whole."""
+    with NewFile(path) as file:
         torch.save(content, file)
         file.put_in_place()
 
 
-def only(monkeypatch, wanted: str) -> None:
+def only(monkeypatch, *wanted: str) -> None:
     """Leave the other, slow checks out."""
-    for name in {"_leaks", "_frozen", "_fresh", "_resume", "_accuracy"} - {wanted}:
-        monkeypatch.setattr(judging, name, lambda *args: iter(()))
+    kept = {check: step for check, step in judging.CHECKS.items() if step.__name__ in wanted}
+    assert len(kept) == len(wanted)
+    monkeypatch.setattr(judging, "CHECKS", kept)

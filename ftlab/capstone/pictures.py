@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftlab import data
-from ftlab.data.images import Images
+from ftlab.data.images import Images, read_image
 from ftlab.data.splits import in_validation
 
 CLASSES = ("animal", "clothing", "food", "sport", "vehicle")
@@ -44,13 +44,14 @@ def make_folder(path: str | Path) -> Path:
 
 
 def _soil(root: Path) -> None:
-    """Add what is found in such folders: a copy, a note, half a download, a picture in two classes, nothing."""
+    """Add what is found in such folders: copies, a note, half a download, a picture in two classes, nothing."""
     for number in (1, 2, 3):
         shutil.copyfile(root / "sport" / f"IMG_{number:04}.png", root / "sport" / f"IMG_{number:04} (1).png")
     (root / "food" / "IMG_0900.png").write_text("buy eggs and milk\n")
     whole = (root / "animal" / "IMG_0005.png").read_bytes()
     (root / "animal" / "IMG_0901.png").write_bytes(whole[: len(whole) // 2])
-    shutil.copyfile(root / "vehicle" / "IMG_0007.png", root / "sport" / "IMG_0902.png")
+    sent = read_image(root / "vehicle" / "IMG_0007.png").resize((48, 48))  # by a messenger: smaller, saved again
+    sent.save(root / "sport" / "IMG-WA0003.jpg", quality=75)
     (root / "new folder").mkdir()
     (root / "food" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
 

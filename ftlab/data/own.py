@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from torchvision.datasets.folder import is_image_file
 from tqdm.auto import tqdm
 
 from ftlab.data.images import FORMATS, Images, as_rgb
@@ -29,6 +28,8 @@ SIDES = {
 }
 # What operating systems, archives and Jupyter leave in a folder of images, beside names that begin with a dot.
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir"}
+HEIF_NAMES = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+LOOP = "a folder that is read already, or a link that leads back above it: it is not read again"
 MANY = 500  # from so many files on a bar shows how far the check is
 
 
@@ -47,12 +48,14 @@ def folder(
     the content, not the name: `PHOTO.JPG` and a PNG that is called `.jpg` are welcome. What the system put there
     (`.DS_Store`, `Thumbs.db`, `.ipynb_checkpoints`, ...) is passed over.
 
-    A folder with `train` and `val` folders is taken as it is split; a `test` folder beside them stays untouched.
-    Otherwise each class is split: the same files give the same split, on any machine and under any names.
+    A folder with `train` and `val` folders is taken as it is split; a `test` folder beside them stays untouched,
+    and what else lies there is named as left out. Otherwise each class is split: the same files give the same
+    split, on any machine and under any names.
 
     The trap: copies. If `cat.jpg` is for training and `cat (1).jpg`, the same file, for validation, the accuracy
-    is too good. A split made here keeps equal files on one side; where you bring `train` and `val`, a warning
-    names them. The same scene photographed twice is still yours to find.
+    is too good. A split made here keeps equal files of a class on one side; where you bring `train` and `val`, a
+    warning names them, and it names each file that lies in two classes. The same scene photographed twice is
+    still yours to find.
 
     Args:
         path: The folder, for example `pets` with `pets/cat/...` and `pets/dog/...`.
@@ -66,7 +69,7 @@ def folder(
         FileNotFoundError: There is no such folder; the message has the nearest names.
         NotADirectoryError: The path is a file, for example an archive that is not unpacked.
         ValueError: There are no class folders, a class is empty, a file is no readable image, or the classes of
-            `train` and `val` differ. All bad files are listed.
+            `train` and `val` differ. All bad files are listed, also links that lead back to where they came from.
 
     Example:
         >>> from ftlab.paths import DATA
@@ -78,12 +81,13 @@ def folder(
     root = _existing(Path(path).expanduser().absolute())
     scans = {side: _scan(place) for side, place in _layout(root).items()}
     problems = [line for scan in scans.values() for line in scan.empty_classes()]
-    bad = {file: reason for scan in scans.values() for file, reason in scan.bad.items()}
+    bad = {file: reason for scan in scans.values() for file, reason in scan.bad.items()} | _beside(root, scans)
     if problems or (bad and not skip_bad):
         raise ValueError(_complaint(root, problems, bad))
     if bad:
         warnings.warn(f"bad files in {root} are left out ({len(bad)}):\n{_listed(root, bad)}", stacklevel=2)
     classes = _common_classes(root, scans)
+    _warn_of_two_classes(root, scans)
     if "both" in scans:
         samples = _divided(scans["both"], split, val_fraction, seed)
     else:
@@ -117,7 +121,14 @@ def _is_left_behind(name: str) -> bool:
 
 def _layout(root: Path) -> dict[str, Path]:
     """Return the folder of each side, or {"both": root} if there are no folders for sides."""
-    sides = {SIDES[child.name.lower()]: child for child in _children(root) if child.name.lower() in SIDES}
+    sides: dict[str, Path] = {}
+    for child in _children(root):
+        side = SIDES.get(child.name.lower()) if child.is_dir() else None
+        if side in sides:
+            both = f"{sides[side].name!r} and {child.name!r}"
+            raise ValueError(f"{root} has {both}, which both mean {side!r}; put all of it into one of them")
+        if side:
+            sides[side] = child
     if {"train", "val"} <= sides.keys():
         return {side: sides[side] for side in ("train", "val")}
     if len(sides) > 1:  # one alone may be the name of a class
@@ -125,6 +136,15 @@ def _layout(root: Path) -> dict[str, Path]:
         advice = f"pass {str(sides['train'])!r}, which is then split" if "train" in sides else "add 'train'"
         raise ValueError(f"{root} has {names}, but not both 'train' and 'val'; {advice}")
     return {"both": root}
+
+
+def _beside(root: Path, scans: dict[str, "_Scan"]) -> dict[str, str]:
+    """Return what lies beside `train` and `val`, and is neither read nor the test folder."""
+    if "both" in scans:
+        return {}
+    others = [child for child in _children(root) if not (child.is_dir() and child.name.lower() in SIDES)]
+    reason = "lies beside 'train' and 'val', so it belongs to neither"
+    return {str(child): reason for child in others if child.is_dir() or _is_called_an_image(child)}
 
 
 @dataclass
@@ -147,7 +167,8 @@ class _Scan:
 def _scan(root: Path) -> _Scan:
     """Look at every file of every class."""
     places = _class_folders(root)
-    files = [(file, number) for number, place in enumerate(places) for file in _files(place)]
+    loops: list[Path] = []
+    files = [(file, number) for number, place in enumerate(places) for file in _files(root, place, loops)]
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
         looks = pool.map(_look, [file for file, _ in files])
         looks = list(tqdm(looks, "checking images", len(files), leave=False, disable=len(files) < MANY))
@@ -158,9 +179,15 @@ def _scan(root: Path) -> _Scan:
         else:
             scan.samples.append((str(file), number))
             scan.digests.append(digest)
-    loose = [child for child in _children(root) if child.is_file() and is_image_file(child.name)]
+    scan.bad |= {str(link): LOOP for link in loops}
+    loose = [child for child in _children(root) if not child.is_dir() and _is_called_an_image(child)]
     scan.bad |= {str(file): "lies beside the class folders, so it has no class" for file in loose}
     return scan
+
+
+def _is_called_an_image(file: Path) -> bool:
+    """Tell whether a file's name ends like that of an image, of whatever format; a README beside them is none."""
+    return file.suffix.lower() in Image.registered_extensions().keys() | {".heic", ".heif"}
 
 
 def _class_folders(root: Path) -> list[Path]:
@@ -182,13 +209,26 @@ def _class_folders(root: Path) -> list[Path]:
     return places
 
 
-def _files(place: Path) -> Iterator[Path]:
-    """Return the files of one class, also those in folders below it, as ImageFolder does."""
-    for child in _children(place):
-        if child.is_dir():
-            yield from _files(child)
-        else:
-            yield child
+def _files(root: Path, place: Path, loops: list[Path]) -> Iterator[Path]:
+    """Yield the files of one class, also those in folders below it, as ImageFolder does.
+
+    Links to folders are followed; ImageFolder goes round in circles where one leads back. Here each folder is
+    read once per class, and what is not read again is put into `loops`.
+    """
+    read = {root.resolve(), *root.resolve().parents}
+
+    def walk(folder: Path) -> Iterator[Path]:
+        if folder.resolve() in read:
+            loops.append(folder)
+            return
+        read.add(folder.resolve())
+        for child in _children(folder):
+            if child.is_dir():
+                yield from walk(child)
+            else:
+                yield child
+
+    return walk(place)
 
 
 def _look(file: Path) -> tuple[str, str]:
@@ -200,6 +240,11 @@ def _look(file: Path) -> tuple[str, str]:
         return "a link to a file that does not exist", ""
     except OSError as error:
         return f"cannot be read: {error.strerror or error}", ""
+
+
+def digest(file: str | Path) -> str:
+    """Return a hash of a file's content; a file that did not change is read once."""
+    return _look(Path(file))[1]
 
 
 @cache
@@ -224,15 +269,7 @@ def _problem(content: bytes) -> str:
 
 
 def _what_else(content: bytes) -> str:
-    if content[4:8] == b"ftyp" and content[8:12] in (
-        b"heic",
-        b"heix",
-        b"hevc",
-        b"heim",
-        b"heis",
-        b"mif1",
-        b"msf1",
-    ):
+    if content[4:8] == b"ftyp" and content[8:12] in HEIF_NAMES:
         return "a HEIC photo, as iPhones take them; Pillow cannot read it: export it as JPEG"
     return f"no image; it begins with {content[:12]!r}"
 
@@ -271,11 +308,32 @@ def _common_classes(root: Path, scans: dict[str, _Scan]) -> list[str]:
 def _warn_of_copies(root: Path, scans: dict[str, _Scan]) -> None:
     originals = dict(zip(scans["train"].digests, scans["train"].samples, strict=True))
     pairs = zip(scans["val"].digests, scans["val"].samples, strict=True)
-    copies = {file: f"the same file as {originals[d][0]}" for d, (file, _) in pairs if d in originals}
+    copies = {
+        file: f"the same file as {Path(originals[d][0]).relative_to(root).as_posix()}"
+        for d, (file, _) in pairs
+        if d in originals
+    }
     if copies:
         warnings.warn(
             f"validation images that are in train too ({len(copies)}); the accuracy will be too good:\n"
             f"{_listed(root, copies)}",
+            stacklevel=3,
+        )
+
+
+def _warn_of_two_classes(root: Path, scans: dict[str, _Scan]) -> None:
+    """Name files that teach two things: on whichever side they are, one of their classes is wrong."""
+    first: dict[str, tuple[str, int]] = {}
+    odd: dict[str, str] = {}
+    for scan in scans.values():
+        for digest, (file, target) in zip(scan.digests, scan.samples, strict=True):
+            original, known = first.setdefault(digest, (file, target))
+            if known != target:
+                odd[file] = f"the same file as {Path(original).relative_to(root).as_posix()}"
+    if odd:
+        warnings.warn(
+            f"images that are in two classes ({len(odd)}); look which is right, and delete the other:\n"
+            f"{_listed(root, odd)}",
             stacklevel=3,
         )
 
@@ -293,3 +351,12 @@ def _divided(scan: _Scan, split: str, fraction: float, seed: int) -> list[tuple[
                 f"too few for both sides; add images, or use split='all'"
             )
     return [sample for sample, side in zip(scan.samples, sides, strict=True) if side == (split == "val")]
+
+
+def passed_over(root: Path) -> list[Path]:
+    """Return what `folder` passes over below `root` without a word: files and folders that the system made."""
+    found = []
+    for place, folders, files in os.walk(root):  # does not follow links
+        found += [Path(place, name) for name in sorted(folders + files) if _is_left_behind(name)]
+        folders[:] = [name for name in folders if not _is_left_behind(name)]
+    return found
