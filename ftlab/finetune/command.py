@@ -13,7 +13,10 @@ CHOICES = {  # of a plan: type, and what the help says
     "lr": (float, "learning rate of the head (0.003)"),
     "body": (float, "learning rate of the body, as a share of the head's (0.1)"),
     "weight_decay": (float, "of AdamW (0.01)"),
-    "precision": (str, "'float32' or 'bfloat16'"),
+    "precision": (
+        str,
+        "of the training steps: float32, bfloat16, float16, or auto, what suits the device (auto)",
+    ),
     "seed": (int, "decides the split, the new head, the order and the augmentation (0)"),
     "val_fraction": (float, "how much of each class is for validation (0.3)"),
 }

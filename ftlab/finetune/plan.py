@@ -14,6 +14,7 @@ from ftlab.learning_rates import parameter_groups
 from ftlab.nearest import nearest
 from ftlab.surgery import head_names, stages
 from ftlab.table import Table
+from ftlab.training.stepping import PRECISIONS
 
 STRATEGIES = ("head", "last third", "everything")
 FEW, MANY = 30, 500  # images per class
@@ -39,7 +40,8 @@ class Plan:
         weight_decay: Of AdamW; not for biases and norms.
         balance: Let each class count the same in the loss, however many images it has.
         augment: Show each image anew in each epoch: mirrored, cropped a little otherwise.
-        precision: "float32" or "bfloat16" (autocast; the parameters stay float32).
+        precision: Of the training steps: "float32", "bfloat16" or "float16". Parameters stay float32, and what is
+            measured is measured in float32, as `predict` computes. In a choice, "auto" is what suits the device.
         seed: Decides the split, the new head, the order and the augmentation.
         val_fraction: How much of each class is for validation, where the folder is not split already.
         skip_bad: Leave files out that are no images, instead of ending.
@@ -64,7 +66,7 @@ class Plan:
     why: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in {"strategy": STRATEGIES, "precision": ("float32", "bfloat16")}.items():
+        for name, known in {"strategy": STRATEGIES, "precision": tuple(PRECISIONS)}.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is unknown; {nearest(getattr(self, name), known)}"
@@ -94,12 +96,13 @@ class Plan:
         return asdict(self)
 
 
-def choose(per_class: Sequence[int], given: dict[str, Any]) -> Plan:
+def choose(per_class: Sequence[int], given: dict[str, Any], suited: tuple[str, str] = ("float32", "")) -> Plan:
     """Return a plan: what is given, and for the rest what suits so many training images per class.
 
     Args:
         per_class: The number of training images of each class.
-        given: Choices by name; None stands for "not given".
+        given: Choices by name; None stands for "not given", and so does "auto" as the precision.
+        suited: The precision that suits the model and the device, and why, from `precision.suits`.
 
     Raises:
         TypeError: There is no such choice.
@@ -115,6 +118,8 @@ def choose(per_class: Sequence[int], given: dict[str, Any]) -> Plan:
         if name not in known:
             raise TypeError(f"{name!r} is no choice of a plan; {nearest(name, known)}")
     given = {name: value for name, value in given.items() if value is not None}
+    if given.get("precision") == "auto":
+        del given["precision"]
     strategy, reason = _strategy(sum(per_class) / max(len(per_class), 1))
     why = {} if "strategy" in given else {"strategy": reason}
     own = {"strategy": strategy, "backbone": pretrained.backbone()} | given
@@ -130,6 +135,8 @@ def choose(per_class: Sequence[int], given: dict[str, Any]) -> Plan:
     if max(per_class) > UNEVEN * min(per_class):
         defaults["balance"] = True
         reasons["balance"] = f"the largest class has {max(per_class)} images, the smallest {min(per_class)}"
+    if not (own["strategy"] == "head" and not (defaults | own)["augment"]):  # else the body is run once only
+        defaults["precision"], reasons["precision"] = suited
     why |= {name: reason for name, reason in reasons.items() if name not in given}
     return Plan(**(defaults | own), why=why)
 

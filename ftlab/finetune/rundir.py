@@ -83,6 +83,8 @@ def agree(plan: Plan, given: dict[str, Any], out: Path) -> None:
         ValueError: A choice that is given differs from the plan of the run.
     """
     known = plan.to_dict()
+    if given.get("precision") == "auto":  # it was chosen when the run began
+        given = given | {"precision": None}
     odd = [
         f"{name} was {known[name]!r}, now {value!r}"
         for name, value in given.items()

@@ -2,21 +2,21 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from ftlab import data, pretrained
 from ftlab.checkpoints import LoadReceipt, load, load_into, restore, save
 from ftlab.checkpoints.content import Checkpoint
 from ftlab.data.images import Images
-from ftlab.finetune import rundir
-from ftlab.finetune.features import once
+from ftlab.finetune import precision, rundir
+from ftlab.finetune.features import once, takes_channels_last
 from ftlab.finetune.images import Reader, order
 from ftlab.finetune.plan import Plan, build_optimizer, build_schedule, choose, freeze_rest
 from ftlab.finetune.ranks import Ranks, joined, restarted
@@ -24,6 +24,8 @@ from ftlab.freezing import FreezeAudit, audit
 from ftlab.random_state import keep_random_state
 from ftlab.surgery import replace_head
 from ftlab.training import Evaluation, History
+from ftlab.training.caching.prefix import in_format
+from ftlab.training.stepping import Stepper
 
 Say = Callable[[str], Any]
 SAVE_EVERY = 300.0  # seconds: as much work is lost at most
@@ -54,7 +56,7 @@ def run(
     with joined() as ranks:
         speak = say if ranks.is_first else _silent
         going_on = resume or (restarted() and rundir.has_run(Path(out)))
-        task = ranks.first(lambda: _prepare(Path(folder), Path(out), going_on, choices, speak))
+        task = ranks.first(lambda: _prepare(Path(folder), Path(out), going_on, choices, ranks.device, speak))
         return _Run(ranks, Path(out), *task, speak).go()
 
 
@@ -62,14 +64,17 @@ def _silent(line: str) -> None:
     """Say nothing: rank 0 speaks."""
 
 
-def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say: Say) -> tuple:
+def _prepare(
+    folder: Path, out: Path, resume: bool, choices: dict[str, Any], device: torch.device, say: Say
+) -> tuple:
     """Return plan, splits and what was saved; rank 0 looks at the files, once for all."""
     if resume:
         plan, classes = rundir.read_plan(out)
         rundir.agree(plan, {"folder": str(folder)} | choices, out)
     else:
         plan = choose([1], {"folder": str(folder)} | choices)  # a wrong choice is said before the images are read
-    pretrained.load(plan.backbone)  # here first: what has to be fetched is fetched once, before a folder is made
+    # Here first: what has to be fetched is fetched once, before a folder is made.
+    model = pretrained.load(plan.backbone)
     splits = [split(plan, side) for side in ("train", "val")]
     if resume:
         saved = rundir.load_last(out, splits, classes)
@@ -80,7 +85,7 @@ def _prepare(folder: Path, out: Path, resume: bool, choices: dict[str, Any], say
         )
         return plan, splits, saved
     counts = torch.bincount(torch.tensor(splits[0].targets)).tolist()
-    plan = choose(counts, {"folder": str(folder)} | choices)
+    plan = choose(counts, {"folder": str(folder)} | choices, precision.suits(model, device))
     rundir.begin(out, plan, splits[0].classes)
     say(repr(plan))
     return plan, splits, None
@@ -107,10 +112,14 @@ class _Run:
         self.model.to(ranks.device)
         self.optimizer = build_optimizer(self.model, plan)
         self.schedule = build_schedule(self.optimizer, plan.epochs * self.steps)
+        self.stepper = Stepper(self.optimizer, ranks.device, precision=plan.precision, scheduler=self.schedule)
         self.history, self.step, self.sums = History(), 0, torch.zeros(3, dtype=torch.float64)
         self.before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.audit = self._check_freeze()
         self.trained, (self.train, self.val) = once(self.model, [self.train, self.val], ranks, say)
+        self.channels_last = self.trained is self.model and takes_channels_last(
+            self.model, self.val, ranks.device
+        )
         if saved:
             self._restore(saved)
 
@@ -136,29 +145,26 @@ class _Run:
         batches = [positions[start : start + size] for start in range(first * size, len(positions), size)]
         shares = [self.ranks.share(batch) for batch in batches]
         for (images, targets), batch in zip(self.train.batches(shares, epoch), batches, strict=True):
-            yield images.to(self.ranks.device), targets.to(self.ranks.device), len(batch)
+            yield self._put(images), targets.to(self.ranks.device), len(batch)
+
+    def _put(self, images: Tensor) -> Tensor:
+        images = images.to(self.ranks.device)
+        return in_format(images) if self.channels_last else images
 
     def _one_step(self, model: nn.Module, images: Tensor, targets: Tensor, count: int) -> None:
-        self.optimizer.zero_grad()
-        with self._precision():
+        self.stepper.begin()
+        with self.stepper.autocast():
             logits = model(images)
         # The sum over the share, over the whole batch: DDP takes the mean over the ranks, so times their number.
         total = F.cross_entropy(logits.float(), targets, weight=self.weight, reduction="sum")
-        (total * self.ranks.size / count).backward()
-        self.optimizer.step()
         self.rate = self.schedule.get_last_lr()[0]
-        self.schedule.step()
+        self.stepper.add(total * self.ranks.size / count, len(images))
         right = (logits.argmax(1) == targets).sum()
         # Over all ranks in each step, so that rank 0 can save in the middle of an epoch.
         self.sums += self.ranks.sum(
             torch.stack([total.detach(), right, right.new_tensor(len(targets))]).double()
         ).cpu()
         self.step += 1
-
-    def _precision(self):
-        if self.plan.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.ranks.device.type, torch.bfloat16)
 
     def _end_epoch(self, epoch: int) -> None:
         loss, right, count = self.sums.tolist()
@@ -182,10 +188,8 @@ class _Run:
         mine = self.ranks.share(range(len(images)))
         size = self.plan.batch_size
         parts = [mine[start : start + size] for start in range(0, len(mine), size)] or [mine]
-        with torch.no_grad(), self._precision():
-            logits = [
-                self.trained(batch.to(self.ranks.device)).float().cpu() for batch, _ in self.val.batches(parts)
-            ]
+        with torch.no_grad():
+            logits = [self.trained(self._put(batch)).cpu() for batch, _ in self.val.batches(parts)]
         logits = self.ranks.gather(torch.cat(logits), len(images))
         targets = self.val.targets(range(len(images)))
         return Evaluation(
@@ -212,6 +216,7 @@ class _Run:
             model=self.model,
             optimizer=self.optimizer,
             scheduler=self.schedule,
+            scaler=self._scaler(),
             extra={
                 "step": self.step,
                 "rows": self.history.rows,
@@ -221,9 +226,19 @@ class _Run:
         )
 
     def _restore(self, saved: Checkpoint) -> None:
-        restore(saved, model=self.model, optimizer=self.optimizer, scheduler=self.schedule)
+        restore(
+            saved,
+            model=self.model,
+            optimizer=self.optimizer,
+            scheduler=self.schedule,
+            scaler=self._scaler(),
+        )
         self.step, self.sums = saved["extra"]["step"], saved["extra"]["sums"]
         self.history.rows.extend(saved["extra"]["rows"])
+
+    def _scaler(self) -> GradScaler | None:
+        """Return the scaler if there is something of it to save: in float16 only."""
+        return self.stepper.scaler if self.stepper.scaler.is_enabled() else None
 
     def _finish(self) -> History:
         best = self.ranks.first(lambda: load(self.out / rundir.BEST))
