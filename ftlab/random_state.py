@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _thread = threading.local()
-_IN_PLACE = {"bernoulli_", "exponential_", "normal_", "random_", "trunc_normal_", "uniform_"}
-_INITIAL = {"kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_"}
-_NEW = {"bernoulli", "multinomial", "rand", "randint", "randn", "randperm"}
+_DRAW = (
+    {"bernoulli_", "exponential_", "normal_", "random_", "trunc_normal_", "uniform_"}
+    | {"kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_"}
+    | {"bernoulli", "multinomial", "rand", "randint", "randn", "randperm"}
+)
 
 
 @contextmanager
@@ -128,7 +130,7 @@ class _OwnNumbers(TorchFunctionMode):
         if traced or getattr(_thread, "own", None) is not self:
             return func(*args, **kwargs)
         values = [*args, *kwargs.values()]
-        if name in _IN_PLACE | _INITIAL | _NEW and kwargs.get("generator") is None:
+        if name in _DRAW and kwargs.get("generator") is None:
             tensor = next((value for value in values if isinstance(value, Tensor)), None)
             device = tensor.device if tensor is not None else torch.device(kwargs.get("device") or "cpu")
             kwargs["generator"] = self.generator(device)
