@@ -19,7 +19,8 @@ from ftlab.training import evaluate, fit, loader
 from .declaring import Strategy
 from .drawing import Case
 
-BATCH = 32
+BATCH = 32  # images per step
+MEASURED = 64  # images per batch where nothing is trained
 Model = str | nn.Module
 
 
@@ -106,7 +107,7 @@ def run(
 def accuracy_on(model: nn.Module, images: Dataset, should_stop: Callable[[], bool] = lambda: False) -> float:
     """Return how often the model is right in eval mode; one whose numbers ran away is measured as well."""
     found = evaluate(
-        model, loader(images, batch_size=64), loss=lambda logits, targets: torch.zeros(()),
+        model, loader(images, batch_size=MEASURED), loss=lambda logits, targets: torch.zeros(()),
         should_stop=should_stop, progress=False,
     )  # fmt: skip
     return found.accuracy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from ftlab.random_state import keep_random_state
+from ftlab.random_state import keep_random_state, torch_random_state
 from ftlab.training.caching.walk import NotExactError
 
 PROBES = 8
@@ -132,7 +132,7 @@ def _equal(one: tuple[Tensor, Any], other: tuple[Tensor, Any]) -> bool:
 
 def _random_state() -> tuple:
     numpy = np.random.get_state()  # noqa: NPY002 - this is the state that augmentations draw from
-    return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes(), numpy[2], random.getstate()
+    return torch_random_state(), numpy[1].tobytes(), numpy[2], random.getstate()
 
 
 def _inside(dataset: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from ftlab.modes.mapping import HOLDS, PASSES, effect_of
-from ftlab.random_state import keep_random_state
+from ftlab.random_state import keep_random_state, torch_random_state
 from ftlab.surgery.cutting import leaves
 
 
@@ -173,5 +173,5 @@ def attribute(model: nn.Module, target: str) -> Any:
 
 
 def _random_state(device: torch.device) -> bytes:
-    state = torch.get_rng_state().numpy().tobytes()
+    state = torch_random_state()
     return state + torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else state
