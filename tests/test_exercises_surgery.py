@@ -331,7 +331,7 @@ def as_text():
     return "2, 22, 4"
 
 
-@wrong(surgery.same_training, "The task has no `dropout, cross_entropy`")
+@wrong(surgery.same_training, "`dropout, cross_entropy`: no such name is in the task")
 def an_unknown_pair():
     return {"dropout, cross_entropy"}
 

@@ -161,21 +161,14 @@ def some(names: Iterable[str], show: int = 2) -> str:
     return ", ".join(f"`{name}`" for name in names[:show]) + more
 
 
-def as_names(value: object, known: Collection[str], *, of: str = "model") -> set[str]:
-    """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known.
-
-    Args:
-        value: What was predicted.
-        known: All names that there are.
-        of: What has them: the "model", or the "task" if they are no tensors.
-    """
+def as_names(value: object, known: Collection[str]) -> set[str]:
+    """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         kind = type(value).__name__
         raise Wrong(f"Not a set of names: what you gave is of type `{kind}`.", ask='Is it like `{"a", "b"}`?')
     names = {str(name) for name in value}
     if names - set(known):
-        what = "tensors" if of == "model" else "choices"
-        raise Wrong(f"The {of} has no {some(names - set(known))}.", ask=f"How are the {what} called in the task?")
+        raise Wrong(f"{some(names - set(known))}: no such name is in the task.", ask="Which names does it list?")
     return names
 
 

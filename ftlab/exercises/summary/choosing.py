@@ -112,7 +112,7 @@ def _error_at_64(name: str) -> str:
 
 def check_which_sizes(answer):
     """Each network, given images of 64 pixels."""
-    given = as_names(answer(), _SIZES, of="task")
+    given = as_names(answer(), _SIZES)
     for name in _SIZES:
         if name in given and (error := _error_at_64(name)):
             ask = "Which of its layers or parameters is made for one number of places?"
