@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)  # (language, text)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = ["lab", "test", "lint", "notebooks", "bench"]
 
@@ -66,15 +69,13 @@ def test_an_old_python_is_refused_with_the_next_step(tmp_path):
 
 
 def test_the_readme_names_every_command():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in [*(f"make {target}" for target in TARGETS), "ftlab lab", "pip install"]:
-        assert command in readme
+        assert command in README
 
 
 def test_the_readme_names_every_lesson():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for lesson in (ROOT / "notebooks").glob("*.ipynb"):
-        assert lesson.name in readme
+        assert lesson.name in README
 
 
 def test_every_dependency_is_pinned_for_ci_and_the_pin_is_in_the_range():
@@ -103,16 +104,69 @@ def test_ci_runs_make_test_and_nothing_hidden():
 def test_the_readme_says_why_each_dependency_is_there():
     from packaging.requirements import Requirement
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    reasons = readme[readme.index("## What it depends on") : readme.index("## Add a lesson")]
+    reasons = README[README.index("## What it depends on") : README.index("## Add a lesson")]
     declared = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
     for requirement in map(Requirement, declared):
         assert re.search(rf"(?<![\w-]){requirement.name}(?![\w-])", reasons), requirement.name
 
 
-def test_the_example_in_the_readme_runs():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_examples_in_the_readme_run_and_say_what_is_written(capsys):
     names = {}
-    exec(example, names)
+    for language, text in BLOCKS:
+        if language == "python":
+            exec(text, names)
     assert names["history"].epochs == 1
+    (said,) = [text for _, text in BLOCKS if text.startswith("After 1 step")]
+    printed = capsys.readouterr().out
+    for line in said.splitlines():
+        assert line == "..." or line in printed.splitlines()
+
+
+def test_the_verdict_in_the_readme_is_the_one_that_is_given():
+    from ftlab.exercises.freezing import freeze_backbone
+
+    (said,) = [text.rstrip() for _, text in BLOCKS if text.startswith("✘")]
+    assert repr(freeze_backbone.judge(lambda model: model.eval() and None)).startswith(said)
+
+
+def commands(start: str) -> list[list[str]]:
+    """Return what follows `start` in the README's commands and code words, as a shell splits it."""
+    lines = [line for language, text in BLOCKS if not language for line in text.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", README)
+    found = [re.search(rf"(?:^|-m ){start} (.+)", line) for line in lines]
+    return [shlex.split(one[1], comments=True) for one in found if one]
+
+
+def test_make_has_every_target_that_the_readme_names():
+    assert {command[0] for command in commands("make")} == set(TARGETS)
+
+
+@pytest.mark.parametrize("words", commands("ftlab"), ids=" ".join)
+def test_ftlab_understands_every_command_of_the_readme(words, monkeypatch):
+    from ftlab import cli
+    from ftlab.finetune import command
+
+    understood = []
+    for module, names in ((cli, ("_lab", "_lessons", "_fetch", "_doctor")), (command, ("_finetune", "_predict"))):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda args: understood.append(args) or 0)
+    assert cli.main(words) == 0
+    assert understood
+    with pytest.raises(SystemExit):
+        cli.main([words[0] + "s", *words[1:]])
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_names_only_what_the_modules_have():
+    from importlib import import_module
+
+    rows = re.findall(r"^\| `ftlab\.(\w+)`(?:, `ftlab\.\w+`)? \| (.*) \|$", README, flags=re.MULTILINE)
+    assert len(rows) > 12
+    for module, text in rows:
+        for name in re.findall(r"`(\w+)`", text):
+            assert hasattr(import_module(f"ftlab.{module}"), name), f"{module}.{name}"

@@ -7,19 +7,31 @@ function keepKey(event) {
   if (!theirs && !(event.shiftKey && event.key === "Enter")) event.stopPropagation();
 }
 
+// ipywidgets gives the handle of a slider no name: it is that of the label before it.
+function nameHandles(box) {
+  for (const handle of box.querySelectorAll(".noUi-handle:not([aria-label])")) {
+    const label = handle.closest(".widget-inline-hbox")?.querySelector(".widget-label")?.textContent;
+    if (label) handle.setAttribute("aria-label", label);
+  }
+}
+
 function render({ model, el }) {
   let box = null;
   let waiting = 0;
+  const later = new MutationObserver(() => nameHandles(box)); // a control is drawn when its model is here
   const attach = () => { // at first the view stands in no page
     box = el.closest(".ftlab-panel");
     if (!box) { waiting = requestAnimationFrame(attach); return; }
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", model.get("label"));
     box.addEventListener("keydown", keepKey);
+    nameHandles(box);
+    later.observe(box, { childList: true, subtree: true });
   };
   attach();
   return () => {
     cancelAnimationFrame(waiting);
+    later.disconnect();
     box?.removeEventListener("keydown", keepKey);
   };
 }

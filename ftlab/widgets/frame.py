@@ -7,7 +7,7 @@ import traitlets
 
 
 class Frame(anywidget.AnyWidget):
-    """Give the box that it lies in a name and a style, and keep JupyterLab from taking its keys.
+    """Give the box that it lies in a name and a style, name its sliders, and keep its keys from JupyterLab.
 
     It shows nothing itself.
     """
