@@ -64,3 +64,24 @@ def test_summary_is_played_by_a_learner(notebook):
     nb.screenshot("summary-dark")
     nb.screenshot("summary-panel-dark", of=panel)
     nb.screenshot("summary-fold-dark", of=found.locator(".ftlab-fold").first)
+
+
+# The right edge of the last bar, of its heading, and of the tree, which scrolls if its content is wider.
+EDGES = """() => {
+  const right = (selector) => document.querySelector(selector).getBoundingClientRect().right;
+  const bar = right('.ftlab-tree .ftlab-row .bar:last-child'), label = right('.ftlab-head .label:last-child');
+  return bar > 0 && Math.abs(bar - label) < 12 && bar <= right('.ftlab-tree') && window.innerWidth === WIDTH;
+}"""
+
+
+def test_in_a_narrow_window_the_numbers_stay_in_sight_and_under_their_headings(notebook):
+    made = "SummaryPanel(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), (1, 3, 8, 8))"
+    nb = notebook([f"from torch import nn\n\nfrom ftlab.widgets.summary import SummaryPanel\n\n{made}"])
+    nb.run_all()
+    panel = nb.output("SummaryPanel(")
+    expect(panel.locator(".ftlab-head")).to_contain_text("work")
+    for width in (1280, 600):
+        nb.page.set_viewport_size({"width": width, "height": 900})
+        nb.page.wait_for_function(EDGES.replace("WIDTH", str(width)))
+        nb.screenshot(f"summary-{width}", of=panel)
+    expect(panel.locator(".ftlab-row .kind").last).to_be_hidden()

@@ -362,6 +362,23 @@ def test_16_bits_are_scaled(tmp_path, suffix):
     assert np.array_equal(np.asarray(read_image(path))[..., 1], ramp >> 8)
 
 
+@pytest.mark.parametrize(("mode", "name"), [("RGB", "photo.jpg"), ("CMYK", "print.jpg"), ("L", "grey.png")])
+def test_an_image_is_shrunk_only_where_that_is_asked(tmp_path, mode, name):
+    path = tmp_path / name
+    Image.new(mode, (1600, 800)).save(path)
+    assert read_image(path).size == (1600, 800)
+    assert read_image(path, largest=200).size == (200, 100)
+    assert read_image(path, largest=5000).size == (1600, 800)
+
+
+def test_more_pixels_than_pillow_allows_are_an_error_like_any_other(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (100, 100)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="save it with fewer pixels"):
+        read_image(path)
+
+
 @pytest.mark.parametrize(
     ("mode", "name"),
     [("CMYK", "a.jpg"), ("L", "a.png"), ("1", "a.png"), ("P", "a.gif"), ("LA", "a.png"), ("RGB", "a.webp")],

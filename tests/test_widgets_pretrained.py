@@ -107,10 +107,40 @@ def test_a_file_that_is_no_picture_is_named_and_nothing_is_lost(panel, monkeypat
     monkeypatch.delenv("FTLAB_CI", raising=False)
     before = repr(panel)
     panel.upload.value = (uploaded("letter.docx", b"no picture"),)
-    assert "letter.docx cannot be read as an image" in str(panel.failure)
+    assert "letter.docx is no image, whatever its name says: it begins with b'no picture'" in str(panel.failure)
     assert repr(panel) == before
     panel.preprocessing.value = "BGR"
     assert panel.failure is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.png", b"", "empty.png is no image, whatever its name says: it is empty"),
+        ("half.png", png(Image.new("RGB", (64, 64)))[:60], "half.png cannot be read as an image"),
+        ("line.png", png(Image.new("L", (500, 2))), "line.png is too narrow, 500 × 2 pixels"),
+    ],
+    ids=["empty", "half", "line"],
+)
+def test_a_picture_that_cannot_be_shown_is_refused_and_the_one_before_stays(
+    panel, monkeypatch, name, content, message
+):
+    monkeypatch.delenv("FTLAB_CI", raising=False)
+    before = panel.describe()
+    panel.upload.value = (uploaded(name, content),)
+    assert message in str(panel.failure)
+    assert panel.describe() == before
+    assert name not in panel.pictures
+
+
+def test_a_large_picture_is_shrunk_and_no_given_one_is_replaced(panel):
+    panel.upload.value = (uploaded("cat", png(Image.new("1", (2500, 2000)))),)
+    assert panel.failure is None
+    assert panel.picture.value == "your cat"
+    assert panel.image.size == (2048, 1638)
+    assert panel.pictures["cat"].size == CAT.size
+    panel.upload.value = (uploaded("cat", png(Image.new("RGB", (60, 40)))),)
+    assert panel.image.size == (60, 40)  # the same name again is the newer picture
 
 
 def test_a_stored_output_has_no_pixels_and_no_upload(panel):

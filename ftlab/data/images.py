@@ -15,7 +15,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_image(file: str | Path | BinaryIO) -> Image.Image:
+def read_image(file: str | Path | BinaryIO, *, largest: int | None = None) -> Image.Image:
     """Read an image file as RGB.
 
     The trap: torchvision's own loader calls only `convert("RGB")`. That leaves a phone's photograph lying on its
@@ -25,13 +25,23 @@ def read_image(file: str | Path | BinaryIO) -> Image.Image:
 
     Args:
         file: A path or an open file.
+        largest: Shrink the image so that no side has more pixels; None keeps its size.
 
     Raises:
         OSError: The file is no image, or a part of it is missing.
-        ValueError: The pixels are 32 bit numbers, of which nobody knows what white is.
+        ValueError: The pixels are 32 bit numbers, of which nobody knows what white is; or there are so many that
+            Pillow takes the file for an attack.
     """
-    with Image.open(file, formats=FORMATS) as image:
-        return as_rgb(image)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if largest:
+                image.draft(None, (largest, largest))  # a JPEG is decoded smaller, which is much faster
+            found = as_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{error}; save it with fewer pixels, or raise PIL.Image.MAX_IMAGE_PIXELS") from error
+    if largest:
+        found.thumbnail((largest, largest))
+    return found
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -73,6 +73,7 @@ function render({ model, el }) {
   head.className = "ftlab-row ftlab-head";
   head.dataset.bars = true;
   head.setAttribute("aria-hidden", true);
+  el.classList.add("ftlab-tree-view");
   el.replaceChildren(head, tree);
 
   const elements = new Map(); // path -> element

@@ -2,9 +2,10 @@
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import ipywidgets as w
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from ftlab import plots
@@ -25,6 +26,8 @@ from ftlab.widgets.panel import Panel, Picture
 from ftlab.widgets.pretrained.code import preprocessing_code
 
 RIGHT = "right"
+LARGEST = 2048  # pixels of a side: a photograph of a phone is shrunk to it, or drawing it would take a minute
+NARROWEST = 20  # times as long as wide: the short side becomes 256 pixels, so the long one must have a limit
 
 
 class Upload(w.FileUpload):
@@ -33,6 +36,22 @@ class Upload(w.FileUpload):
     def to_html(self) -> str:
         """Return nothing: whose picture it was is nobody's business."""
         return ""
+
+
+def _read(file: Mapping[str, Any]) -> Image.Image:
+    """Return the picture in an uploaded file; say what is wrong with one that cannot be shown."""
+    name, content = file["name"], bytes(file["content"])
+    try:
+        image = read_image(io.BytesIO(content), largest=LARGEST)
+    except UnidentifiedImageError as error:
+        begins = f"it begins with {content[:16]!r}" if content else "it is empty"
+        raise ValueError(f"{name} is no image, whatever its name says: {begins}. Try a JPEG or a PNG") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    if max(image.size) > NARROWEST * min(image.size):
+        size = f"{image.width} × {image.height}"
+        raise ValueError(f"{name} is too narrow, {size} pixels: cut out a piece that is nearer to a square")
+    return image
 
 
 class PreprocessingPanel(Panel):
@@ -57,7 +76,7 @@ class PreprocessingPanel(Panel):
         given = pictures or {each.name: each.image for each in photographs()}
         self.pictures = {name: as_rgb(image) for name, image in given.items()}
         self._models: dict[str, nn.Module] = {}
-        self._uploads: tuple = ()
+        self._given = set(self.pictures)
         self.picture = w.Dropdown(options=list(self.pictures), description="picture")
         self.upload = Upload(accept="image/*", multiple=False, description="Your own picture")
         self.upload.layout.width = "200px"
@@ -106,13 +125,11 @@ class PreprocessingPanel(Panel):
 
     def _uploaded(self) -> None:
         for file in self.upload.value:
-            try:
-                image = read_image(io.BytesIO(bytes(file["content"])))
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{file['name']} cannot be read as an image: {error}") from error
-            self.pictures[file["name"]] = image
+            name = file["name"]
+            name = f"your {name}" if name in self._given else name
+            self.pictures[name] = _read(file)
             self.picture.options = list(self.pictures)
-            self.picture.value = file["name"]
+            self.picture.value = name
 
     def _render(self) -> None:
         names = list(dict.fromkeys([RIGHT, self.preprocessing.value]))
