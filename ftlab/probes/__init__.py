@@ -1,14 +1,15 @@
 """Probes: the sentences that lessons teach, each with a few lines that show it to be true today.
 
 PyTorch's defaults change. A probe makes such a change visible: the test that runs it fails with the sentence
-that is no longer true. The probes of a topic stand in `ftlab/probes/<topic>.py`; `python -m ftlab.probes` runs
-them with whatever is installed.
+that is no longer true. The probes of a topic stand in `ftlab/probes/<topic>.py`, or in a folder of that name;
+`python -m ftlab.probes` runs them with whatever is installed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
@@ -26,7 +27,7 @@ class Probe:
     @property
     def topic(self) -> str:
         """The topic whose lesson says the sentence."""
-        return self.function.__module__.rpartition(".")[2]
+        return self.function.__module__.removeprefix(f"{__name__}.").partition(".")[0]
 
     def holds(self) -> bool:
         """Return whether the sentence is true with what is installed; the random state is as before."""
@@ -61,7 +62,16 @@ def topics() -> list[str]:
 def all_probes(topic: str | None = None) -> list[Probe]:
     """Return every probe that is declared, or those of one topic."""
     modules = [import_module(f"{__name__}.{name}") for name in ([topic] if topic else topics())]
-    return [value for module in modules for value in vars(module).values() if isinstance(value, Probe)]
+    return [probe for module in modules for probe in _probes_in(module)]
+
+
+def _probes_in(module: ModuleType) -> Iterator[Probe]:
+    """Yield the probes of a module, and of its parts in the order in which it imports them."""
+    for value in vars(module).values():
+        if isinstance(value, Probe):
+            yield value
+        elif isinstance(value, ModuleType) and value.__name__.startswith(f"{module.__name__}."):
+            yield from _probes_in(value)
 
 
 def run(topic: str | None = None) -> Table:

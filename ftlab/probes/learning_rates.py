@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import SGD, Adam, lr_scheduler
 
 from ftlab.probes import probe
+from ftlab.probes._outcomes import raises
 
 
 def _groups(*rates: float) -> list[dict]:
@@ -15,14 +16,6 @@ def _groups(*rates: float) -> list[dict]:
 
 def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
     return [group["lr"] for group in optimizer.param_groups]
-
-
-def _raises(kind: type[Exception], call) -> bool:
-    try:
-        call()
-    except kind:
-        return True
-    return False
 
 
 @probe("A group's own rate wins; options outside the list are for the groups that do not have them.")
@@ -46,7 +39,7 @@ def orphans_are_silent() -> bool:
 @probe("A parameter in two groups is an error; twice in one group it is a warning.")
 def duplicates_raise() -> bool:
     weight = nn.Parameter(torch.ones(1))
-    two = _raises(ValueError, lambda: SGD([{"params": [weight]}, {"params": [weight]}]))
+    two = raises(ValueError, lambda: SGD([{"params": [weight]}, {"params": [weight]}]))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         SGD([weight, weight])
@@ -62,7 +55,7 @@ def groups_are_not_checked() -> bool:
 
 @probe("A negative rate outside the groups is an error.")
 def rates_outside_are_checked() -> bool:
-    return _raises(ValueError, lambda: SGD([nn.Parameter(torch.ones(1))], lr=-1))
+    return raises(ValueError, lambda: SGD([nn.Parameter(torch.ones(1))], lr=-1))
 
 
 @probe("SGD does not need a rate: without one it is 0.001.")
@@ -136,7 +129,7 @@ def late_groups_break() -> bool:
 
     one = late(lambda o: lr_scheduler.LambdaLR(o, lambda step: 1.0))
     other = late(lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=9))
-    return _raises(ValueError, one.step) and _raises(KeyError, other.step)
+    return raises(ValueError, one.step) and raises(KeyError, other.step)
 
 
 @probe("LinearLR raises a late group above the rate that it was given.")
@@ -188,7 +181,7 @@ def adam_steps_by_the_rate() -> bool:
 
 @probe("ReduceLROnPlateau needs its metric.")
 def plateau_needs_a_metric() -> bool:
-    return _raises(TypeError, lr_scheduler.ReduceLROnPlateau(SGD(_groups(0.1))).step)
+    return raises(TypeError, lr_scheduler.ReduceLROnPlateau(SGD(_groups(0.1))).step)
 
 
 @probe("A gradient scaler that skips a step after an overflow does not stop the scheduler.")

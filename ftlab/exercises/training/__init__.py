@@ -2,9 +2,11 @@
 
 from ftlab.exercises.training.devices import visible
 from ftlab.exercises.training.labels import same_loss, smoothed, squared_error
-from ftlab.exercises.training.memory import less_memory, mean_loss, what_grows
-from ftlab.exercises.training.order import mixed_step, train_clipped
+from ftlab.exercises.training.memory import less_memory, what_grows
+from ftlab.exercises.training.order import train_clipped
+from ftlab.exercises.training.scaling import mixed_step
 from ftlab.exercises.training.single import cat_probabilities, to_batch
+from ftlab.exercises.training.validation import mean_loss
 from ftlab.exercises.training.windows import accumulate, cycle_length, gradients
 
 __all__ = [
