@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlab.data.images import Images
-from ftlab.plots import Picture, mistakes
 from ftlab.table import Table
 from ftlab.training import Evaluation
+
+if TYPE_CHECKING:
+    from ftlab.plots import Picture
 
 MARKS = {True: "✓", False: "✗", None: "–"}
 
@@ -73,7 +75,7 @@ class Verdict:
             line += f", {counts[None]} not decided yet"
         return line + (": the work is done." if self.passed else ".")
 
-    def mistakes(self, count: int = 8) -> Picture:
+    def mistakes(self, count: int = 8) -> "Picture":
         """Draw the surest mistakes on the hidden images, each with what was said instead.
 
         Raises:
@@ -83,7 +85,9 @@ class Verdict:
             raise ValueError("no accuracy was measured here; look at the findings for the reason")
         if not self.evaluation.worst(1):
             raise ValueError("there is no mistake to look at")
-        return mistakes(self.pictures, self.evaluation, count)
+        from ftlab import plots  # draws: loads matplotlib
+
+        return plots.mistakes(self.pictures, self.evaluation, count)
 
     def table(self) -> Table:
         """Return a row per check."""
