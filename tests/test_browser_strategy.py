@@ -15,32 +15,32 @@ def test_strategy_is_played_by_a_learner(notebook):
     nb = notebook(LESSON)
     nb.run_all()
 
-    # train the head, then another seed, by the keyboard; the results pile up
+    # the first training began with the cell; another seed, by the keyboard, and the results pile up
     panel = nb.output("StrategyPanel(")
     line = panel.get_by_role("status").last
-    expect(panel).to_contain_text("not trained yet")
-    train = panel.get_by_role("button", name="Train")
-    train.focus()
-    train.press("Enter")
-    expect(panel).to_contain_text("on test images")
+    expect(line).to_contain_text("on test images")
     seed = panel.get_by_label("seed")
     seed.fill("1")
     seed.press("Enter")
-    expect(panel).to_contain_text("not trained yet")
-    train.click()
-    expect(panel).to_contain_text("2 results to compare")
-    expect(panel.get_by_role("img").first).to_have_attribute("alt", re.compile("seed 1"))
+    expect(line).to_contain_text("2 results to compare")
+    images = panel.locator(".noUi-handle").first
+    images.press("ArrowLeft")
+    expect(line).to_contain_text("32 images, head only at 0.003: ")
+    expect(line).to_contain_text("3 results to compare")
+    alt = panel.get_by_role("img").first.get_attribute("alt")
+    assert "with 32" in alt
+    assert "with 64" in alt
     nb.screenshot("strategy-panel", of=panel)
 
-    # everything, stopped before its end: no result is added
-    depth = panel.locator(".noUi-handle").nth(1)
-    depth.focus()
-    depth.press("End")
-    expect(panel).to_contain_text("everything")
-    train.click()
+    # everything takes long, and says so; stopped before its end it leaves no result
+    images.press("End")
+    expect(line).to_contain_text("4 results to compare")
+    panel.locator(".noUi-handle").nth(1).press("End")
+    expect(line).to_contain_text("everything at 0.003, body")
+    expect(line).to_contain_text("training, about")
     panel.get_by_role("button", name="Stop").click()
     expect(panel).to_contain_text("stopped")
-    expect(line).to_contain_text("2 results to compare")
+    expect(line).to_contain_text("not trained yet; 4 results to compare")
     panel.get_by_role("button", name="Show the code").click()
     expect(panel).to_contain_text("torch.optim.AdamW(groups)")
 

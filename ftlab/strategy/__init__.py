@@ -1,6 +1,7 @@
 """Strategy: which parts to train, at which rates, in which order; declared, run on your data, and compared."""
 
-from .comparing import Comparison, compare, measured
+from .comparing import compare
+from .comparison import Comparison, measured
 from .declaring import Strategy, usual
 from .depth import DepthTrials
 from .drawing import Case, draw, hold_out

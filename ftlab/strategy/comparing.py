@@ -1,239 +1,16 @@
 """Strategies side by side: on the same images, over the same seeds, with what each of them took."""
 
-import json
-import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-import torchvision
 from tqdm.auto import tqdm
 
-from ftlab.nearest import nearest
 from ftlab.random_state import keep_random_state
-from ftlab.table import Table
 
+from .comparison import Comparison
 from .declaring import Strategy
 from .drawing import Case
 from .running import Model, Run, fresh, run
-
-if TYPE_CHECKING:
-    from ftlab.plots import Picture
-
-MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better one strategy was than another, seed by seed.
-
-    Attributes:
-        one: The first strategy.
-        other: The second one.
-        case: The data.
-        each: Accuracy of the first minus accuracy of the second, for each seed that both have.
-    """
-
-    one: str
-    other: str
-    case: str
-    each: list[float]
-
-    @property
-    def mean(self) -> float:
-        """The mean difference."""
-        return fmean(self.each)
-
-    @property
-    def error(self) -> float:
-        """The standard error of the mean; infinite with one seed."""
-        return stdev(self.each) / math.sqrt(len(self.each)) if len(self.each) > 1 else math.inf
-
-    @property
-    def clear(self) -> bool:
-        """Whether zero lies outside the 95 % interval of Student's t; never with a single seed."""
-        return len(self.each) > 1 and abs(self.mean) > _student(len(self.each) - 1) * self.error
-
-    def __repr__(self) -> str:
-        each = ", ".join(f"{100 * one:+.1f}" for one in self.each)
-        name, verdict = f"{self.one} minus {self.other} on {self.case}", "clear" if self.clear else "not clear"
-        if len(self.each) == 1:
-            return f"{name}: {each} points with one seed: {verdict}"
-        return (
-            f"{name}: {100 * self.mean:+.1f} ± {100 * self.error:.1f} points "
-            f"over {len(self.each)} seeds ({each}): {verdict}"
-        )
-
-
-def _student(freedom: int) -> float:
-    """Return the 97.5 % point of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
-
-
-class Comparison:
-    """The result of `compare`; its repr is a table with a row per strategy, a column per case.
-
-    Attributes:
-        runs: Every training.
-        about: When and where it was measured, and with which versions.
-        stopped: Why it ended early; empty if it did not.
-    """
-
-    def __init__(self, runs: Sequence[Run], about: Mapping[str, str] | None = None, stopped: str = "") -> None:
-        self.runs, self.about, self.stopped = list(runs), dict(about or here()), stopped
-
-    @property
-    def strategies(self) -> list[str]:
-        """The names of the strategies, in order."""
-        return list(dict.fromkeys(one.strategy for one in self.runs))
-
-    @property
-    def cases(self) -> list[str]:
-        """The names of the data, in order."""
-        return list(dict.fromkeys(one.case for one in self.runs))
-
-    def of(self, strategy: str, case: str) -> list[Run]:
-        """Return the trainings of one strategy on one case, one per seed.
-
-        Raises:
-            KeyError: There is none of this name.
-        """
-        for given, known, what in ((strategy, self.strategies, "strategy"), (case, self.cases, "case")):
-            if given not in known:
-                raise KeyError(f"there is no {what} {given!r} here; {nearest(given, known)}")
-        return [one for one in self.runs if (one.strategy, one.case) == (strategy, case)]
-
-    def mean(self, strategy: str, case: str) -> float:
-        """Return the mean accuracy over the seeds; not a number where there is no training."""
-        found = [one.accuracy for one in self.of(strategy, case)]
-        return fmean(found) if found else math.nan
-
-    def spread(self, strategy: str, case: str) -> float:
-        """Return the standard deviation of the accuracy over the seeds; 0 with one seed, which has none."""
-        found = [one.accuracy for one in self.of(strategy, case)]
-        return stdev(found) if len(found) > 1 else 0.0
-
-    def best(self, case: str) -> str:
-        """Return the strategy with the highest mean accuracy.
-
-        The trap: the best of many is best partly by luck. Look at `level_with_best`, and report what you chose on
-        images that had no say in the choice.
-        """
-        return max(self.strategies, key=lambda one: _or_lowest(self.mean(one, case)))
-
-    def level_with_best(self, case: str) -> list[str]:
-        """Return the strategies that are not clearly worse than the best, which is among them."""
-        best = self.best(case)
-        others = [one for one in self.strategies if one != best and self.of(one, case)]
-        return [best, *(one for one in others if not self.difference(best, one, case).clear)]
-
-    def is_marked(self, strategy: str, case: str) -> bool:
-        """Return whether tables mark it as level with the best: never with one seed, which tells nothing."""
-        others = len({one.strategy for one in self.runs if one.case == case}) > 1
-        return others and len(self.of(strategy, case)) > 1 and strategy in self.level_with_best(case)
-
-    def difference(self, one: str, other: str, case: str) -> Difference:
-        """Return how much better `one` was than `other` on this case, paired by seed.
-
-        Both saw the same images with the same seed. So the luck of the draw is in both, and cancels.
-
-        Raises:
-            ValueError: They have no seed in common.
-        """
-        first = {run.seed: run.accuracy for run in self.of(one, case)}
-        second = {run.seed: run.accuracy for run in self.of(other, case)}
-        shared = sorted(first.keys() & second.keys())
-        if not shared:
-            raise ValueError(f"{one!r} and {other!r} have no seed in common on {case!r}")
-        return Difference(one, other, case, [first[seed] - second[seed] for seed in shared])
-
-    def table(self) -> Table:
-        """Return a row per strategy: accuracy in percent on each case, and what a training took."""
-        rows = []
-        for strategy in self.strategies:
-            own = [one for one in self.runs if one.strategy == strategy]
-            cells = [self._cell(strategy, case) for case in self.cases]
-            rows.append(
-                [
-                    strategy,
-                    *cells,
-                    f"{fmean(one.seconds for one in own):.1f}",
-                    f"{max(one.memory for one in own) / MIB:.0f}",
-                ]
-            )
-        return Table(["strategy", *self.cases, "seconds", "MiB"], rows, title=self._title(), note=self._note())
-
-    def _cell(self, strategy: str, case: str) -> str:
-        found = self.of(strategy, case)
-        if not found:
-            return ""
-        mark = " *" if self.is_marked(strategy, case) else ""
-        spread = f" ± {100 * self.spread(strategy, case):.1f}" if len(found) > 1 else ""
-        return f"{100 * self.mean(strategy, case):.1f}{spread}{mark}"
-
-    def _title(self) -> str:
-        counts = sorted({len(self.of(one.strategy, one.case)) for one in self.runs})
-        many = "one seed" if counts == [1] else f"mean ± standard deviation over {counts[-1]} seeds"
-        if len(counts) > 1:
-            many = f"mean ± standard deviation over {counts[0]} to {counts[-1]} seeds"
-        return f"accuracy in percent on test images, {many}"
-
-    def _note(self) -> str:
-        marked = any(self.is_marked(run.strategy, run.case) for run in self.runs)
-        parts = ["*: the best, or not clearly worse (paired over the seeds, 95 %)"] if marked else []
-        parts += [f"{run.strategy} on {run.case}, seed {run.seed}: {run.note}" for run in self.runs if run.note]
-        parts += [f"ended early: {self.stopped}"] if self.stopped else []
-        return "\n".join(parts)
-
-    def plot(self) -> "Picture":
-        """Return a heat map: accuracy by strategy and case, with the spread over the seeds in each cell."""
-        from .picture import heat
-
-        return heat(self)
-
-    def __add__(self, other: "Comparison") -> "Comparison":
-        """Return both together; where both have the same training, the later one counts."""
-        if not isinstance(other, Comparison):
-            return NotImplemented
-        runs = {(one.strategy, one.case, one.seed): one for one in [*self.runs, *other.runs]}
-        return Comparison(list(runs.values()), self.about | other.about, other.stopped or self.stopped)
-
-    def save(self, path: str | Path) -> None:
-        """Write the trainings to a JSON file, with the date, the machine and the versions."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Comparison":
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: The file holds something else.
-        """
-        try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls([Run(**one) for one in found["runs"]], found["about"], found["stopped"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no comparison that save() wrote: {error}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the trainings as plain data."""
-        return {"about": self.about, "stopped": self.stopped, "runs": [asdict(one) for one in self.runs]}
-
-    def __repr__(self) -> str:
-        return repr(self.table()) if self.runs else f"no training was finished; {self.stopped}"
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def compare(
@@ -288,14 +65,6 @@ def compare(
     return Comparison(_in_order(runs, strategies, data), stopped=stopped)
 
 
-def measured() -> Comparison:
-    """Return the whole grid as it was measured once; `benchmarks/strategy.py` measures it anew.
-
-    `about` says on which day, machine and versions, with how many pixels, and at which rates.
-    """
-    return Comparison.load(Path(__file__).with_name("measured.json"))
-
-
 def _groups(data: Mapping[str, Case]) -> list[dict[str, Case]]:
     """Put together the cases that are trained on the same images."""
     groups: dict[tuple, dict[str, Case]] = {}
@@ -326,17 +95,3 @@ def _check(strategies: Sequence[Strategy], data: Mapping[str, Case], seeds: list
     with keep_random_state():
         for strategy in strategies:
             strategy.apply(fresh(model, strategy.pretrained, 2), 2)
-
-
-def here() -> dict[str, str]:
-    """Return when, where and with what something is measured now."""
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-
-
-def _or_lowest(value: float) -> float:
-    return -math.inf if math.isnan(value) else value

@@ -7,7 +7,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ftlab.plots import Picture
 
-    from .comparing import Comparison
+    from .comparison import Comparison
 
 
 def heat(found: "Comparison") -> "Picture":

@@ -2,8 +2,9 @@
 
 from ftlab.exercises.strategy.believing import error_at, is_better, pick_and_report
 from ftlab.exercises.strategy.images import draw_few, seen_before
-from ftlab.exercises.strategy.once import body_passes, fit_head, may_be_stored
+from ftlab.exercises.strategy.once import body_passes, fit_head
 from ftlab.exercises.strategy.phases import gap_by_mode, second_phase
+from ftlab.exercises.strategy.steady import may_be_stored
 
 __all__ = [
     "body_passes",

@@ -1,105 +1,13 @@
-"""Features computed once: when that is exact, how it is done, and what it saves."""
+"""Features computed once: how it is done, and what it saves."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from ftlab.exercises.behaviour import as_names, below, moved, some
+from ftlab.exercises.behaviour import below, moved, some
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
-
-_SITUATIONS = {
-    "resize and normalise": "they are the same in each epoch",
-    "random crop": "the images themselves change",
-    "dropout in the frozen part, train mode": "other numbers are dropped each time",
-    "batch norm in the frozen part, train mode": "they depend on the other images of the batch",
-    "batch norm in the frozen part, eval mode": "they are the same in each epoch",
-    "the last block learns": "what comes before the last block stays the same",
-}
-
-
-def _features(situation: str, epoch: int) -> Tensor:
-    """Return what the frozen part gives for three images in one epoch."""
-    torch.manual_seed(0)
-    images = torch.randn(6, 3, 8, 8)
-    layer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).requires_grad_(False).eval()
-    torch.manual_seed(1 + epoch)
-    if situation == "random crop":
-        row = int(torch.randint(3, ())) if epoch else 1
-        images = images[:, :, row : row + 6]
-    if situation.startswith("dropout"):
-        layer[2].train()
-    if situation.startswith("batch norm") and "train" in situation:
-        layer[1].train()
-    order = torch.randperm(6)
-    return torch.cat([layer(part) for part in images[order].split(3)])[order.argsort()]
-
-
-def _is_steady(situation: str) -> bool:
-    first = _features(situation, 0)
-    return all(torch.allclose(_features(situation, epoch), first, atol=1e-5) for epoch in range(1, 8))
-
-
-def check_may_be_stored(answer):
-    """What a frozen convolution with batch norm and dropout gives in eight epochs, in each of the situations."""
-    given = as_names(answer(), list(_SITUATIONS))
-    steady = {situation for situation in _SITUATIONS if _is_steady(situation)}
-    for situation in _SITUATIONS:  # in the order of the task
-        if situation in given - steady:
-            text = f"With `{situation}` the features differ from epoch to epoch: {_SITUATIONS[situation]}."
-            raise Wrong(text, ask="What would training see that stored features do not show?")
-        if situation in steady - given:
-            text = f"With `{situation}` the features came out the same in all eight epochs."
-            raise Wrong(
-                text, ask="Is there anything random, or anything that learns, before the place of storing?"
-            )
-
-
-def _as_a_list():
-    return ["the last block learns", "resize and normalise", "batch norm in the frozen part, eval mode"]
-
-
-def _all_that_is_frozen():
-    return set(_SITUATIONS) - {"random crop"}
-
-
-def _no_batch_norm():
-    return {"resize and normalise", "the last block learns"}
-
-
-def _head_only():
-    return {"resize and normalise", "batch norm in the frozen part, eval mode"}
-
-
-def _everything():
-    return set(_SITUATIONS)
-
-
-@exercise(
-    check=check_may_be_stored,
-    hints=[
-        "Ask of each: is what comes out for one image the same in epoch 1 and in epoch 2?",
-        "A flag stops gradients. It stops neither dropout nor batch norm; those listen to the mode.",
-        "Whatever learns may lie *behind* the place at which is stored.",
-    ],
-    also_right=[_as_a_list],
-    mistakes=[
-        Mistake(_all_that_is_frozen, says="other numbers are dropped each time"),
-        Mistake(_no_batch_norm, says="`batch norm in the frozen part, eval mode` the features came out the same"),
-        Mistake(_head_only, says="`the last block learns` the features came out the same"),
-        Mistake(_everything, says="the images themselves change"),
-    ],
-    remember="Store what is the same in each epoch: frozen, in eval mode, from images that do not change.",
-)
-def may_be_stored() -> set[str]:
-    """Predict: in which situations may the features of a frozen part be computed once, and stored for all epochs?
-
-    In all of them `requires_grad` is False in the frozen part. Name them from: "resize and normalise",
-    "random crop", "dropout in the frozen part, train mode", "batch norm in the frozen part, train mode",
-    "batch norm in the frozen part, eval mode", "the last block learns" (stored is what comes before it).
-    """
-    return {"resize and normalise", "batch norm in the frozen part, eval mode", "the last block learns"}
 
 
 def check_fit_head(answer):
@@ -238,16 +146,21 @@ def fit_head(model: nn.Module, dataset: torch.utils.data.Dataset, epochs: int) -
             optimizer.step()
 
 
+_CASES = {
+    "the plain loop": "Does it keep anything from one epoch to the next? (Only the way forward is counted.)",
+    "features once": "How many images does the body see in the first epoch, and how many in the second?",
+    "three views": "How many images are prepared before the training, and does the body see them again in it?",
+}
+
+
 def check_body_passes(answer):
     """A loop, features once, and features of three views, each run with a body that counts its images."""
     given = answer()
     if not isinstance(given, tuple | list) or len(given) != 3:
         raise Wrong(f"Three numbers were asked for, you gave `{given!r}`.", ask="Is it like `(1, 2, 3)`?")
     counted = (_count(20, 1, stored=False), _count(20, 1, stored=True), _count(20, 3, stored=True))
-    names = ("the plain loop", "features once", "three views")
-    for name, said, found in zip(names, given, counted, strict=True):
+    for (name, ask), said, found in zip(_CASES.items(), given, counted, strict=True):
         if said != found:
-            ask = "How often does each image go through the body, and how often through the head?"
             raise Wrong(f"For {name} it is not {said!r}: a body that counts its images came to another.", ask=ask)
 
 

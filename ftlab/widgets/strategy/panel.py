@@ -159,23 +159,24 @@ class StrategyPanel(Panel):
             self.job.start()
 
     def _train(self, job: Job) -> Run:
-        settings = self.settings
+        settings, epochs = self.settings, self.epochs
         trials, (count, how) = self.trials[settings["data"]], self._order(settings)
-        self._now = now = Result(settings, seconds=trials.expected(settings["depth"], count, epochs=self.epochs))
+        seconds = trials.expected(settings["depth"], count, epochs=epochs)
+        self._now = now = Result(settings, seconds=seconds)
         self.refresh()
 
-        def look(epochs: int, accuracy: float) -> None:
-            now.looks.append((epochs, accuracy))
+        def look(epoch: int, accuracy: float) -> None:
+            now.looks.append((epoch, accuracy))
             self.refresh()
 
         def step(done: float, expected: float) -> None:
             job.tick(round(done, 1), round(expected, 1))  # where Stop ends it
 
         try:
-            run = trials.run(settings["depth"], count, **how, epochs=self.epochs, on_look=look, on_step=step)
+            run = trials.run(settings["depth"], count, **how, epochs=epochs, on_look=look, on_step=step)
         finally:
             self._now = None
-        now.looks.append((self.epochs, run.accuracy))
+        now.looks.append((epochs, run.accuracy))
         now.run = run
         self.results[:] = [one for one in self.results if one.settings != settings] + [now]
         job.tick(1, 1, accuracy=run.accuracy, seconds=round(run.seconds, 1))
