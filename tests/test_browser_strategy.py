@@ -1,6 +1,5 @@
 """The lesson on strategy as a learner has it: run in JupyterLab, and played."""
 
-import re
 from pathlib import Path
 
 import pytest
