@@ -12,6 +12,7 @@ from torchvision import models
 
 from ftlab.cli import main
 from ftlab.pretrained import load
+from ftlab.pretrained.fetching import _entry
 from ftlab.pretrained.loading import _build
 from tests.fileserver import serving
 
@@ -117,7 +118,10 @@ def test_a_damaged_file_is_kept_if_the_network_is_gone(server, hub, capsys):
     ("name", "said"),
     [
         ("resnet81", "'resnet81' is no classification model of torchvision; the nearest"),
-        ("ResNet50_Weights.V9", "no weights 'ResNet50_Weights.V9'"),
+        ("ResNet50_Weights.V9", "has no 'V9'; write ResNet50_Weights.IMAGENET1K_V1, ResNet50_Weights."),
+        ("ResNet50_Weights", "has no ''; write ResNet50_Weights.IMAGENET1K_V1"),
+        ("Resnet50_Weights.DEFAULT", "no weights 'Resnet50_Weights'; the nearest are 'ResNet50_Weights'"),
+        ("ResNet50_Weights.DEFAULT.url", "has no 'DEFAULT.url'"),
         (SMALL, "404"),
     ],
 )
@@ -143,8 +147,14 @@ def test_an_entry_can_be_named(server, hub):
     assert len(files_in(hub)) == 1
 
 
-def test_the_embedded_one_needs_nothing(hub, capsys):
-    assert main(["fetch", "efficientnet_lite0"]) == 0
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "SSD300_VGG16_Weights.DEFAULT"])
+def test_detectors_are_known_too(name):
+    assert _entry(name).url.endswith(".pth")
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "EfficientNet_Lite0_Weights.DEFAULT"])
+def test_the_embedded_one_needs_nothing(hub, capsys, name):
+    assert main(["fetch", name]) == 0
     assert "comes with ftlab" in capsys.readouterr().out
     assert files_in(hub) == set()
 
@@ -152,7 +162,8 @@ def test_the_embedded_one_needs_nothing(hub, capsys):
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(server, hub, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main(["fetch", SMALL, "--to", str(tmp_path / "file")]) == 1
-    assert f"{SMALL}: failed: " in capsys.readouterr().out
+    assert f"{SMALL}: failed: the folder {tmp_path / 'file'}" in (out := capsys.readouterr().out)
+    assert "cannot be made (Not a directory); name another one" in out
 
 
 def test_the_command_ends_with_1_and_no_traceback(tmp_path):

@@ -308,6 +308,39 @@ def test_what_does_not_fit_is_explained():
     ]
 
 
+@pytest.mark.parametrize(
+    ("example", "note"),
+    [
+        ((64, 48), "Did you mean (1, 3, 64, 48)?"),
+        ((64, 48, 3), "Did you mean (1, 3, 64, 48)?"),
+        ((2, 64, 48, 3), "Did you mean (2, 3, 64, 48)?"),
+        ((1, 4, 64, 64), "the size given was (1, 4, 64, 64); its first number is the batch"),
+        (224, "the example was of class int; a batch is a tensor (N, C, H, W)"),
+        (np.zeros((1, 3, 64, 64)), "the example was of class ndarray"),
+    ],
+)
+def test_an_example_of_another_kind_is_told_what_was_probably_meant(example, note):
+    with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
+        summarize(models.resnet18(), example)
+    assert note in caught.value.__notes__[-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (nn.Linear(4, 2), "Linear: most parameters in (all), most work in (all)"),
+        (nn.Sequential(nn.ReLU()), "Sequential: no parameters, no work"),
+        (nn.Sequential(nn.Linear(4, 2)), "Sequential: most parameters in 0, most work in 0"),
+    ],
+)
+def test_a_picture_of_very_little(model, says):
+    assert summarize(model, (1, 4)).plot().says == says
+
+
+def test_numbers_of_numpy_make_a_size_too():
+    assert summarize(small(), tuple(np.array([2, 3, 8, 8]))).inputs == "2×3×8×8"
+
+
 def test_a_forward_that_asks_for_values_is_explained():
     class Asks(nn.Module):
         def __init__(self):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from torch.hub import HASH_REGEX
-from torchvision.models import get_weight
+from torchvision import models
 from torchvision.models._api import WeightsEnum
 
+from ftlab.nearest import nearest
 from ftlab.pretrained.catalogue import cached_file, weights_of
 from ftlab.pretrained.lite import EfficientNet_Lite0_Weights
 from ftlab.pretrained.loading import fetch
@@ -33,7 +34,7 @@ def fetch_all(
     from there.
 
     Args:
-        names: Of models ("resnet50" stands for its default weights), or of entries
+        names: Of models, detectors and others too ("resnet50" stands for its default weights), or of entries
             ("ResNet50_Weights.IMAGENET1K_V1").
         home: A folder that will be `TORCH_HOME`; torch's own if None.
         say: Called with each result as soon as it is there.
@@ -52,21 +53,34 @@ def fetch_all(
 
 def _fetch_one(name: str, home: Path | None) -> Fetched:
     try:
-        return Fetched(name, _into(_entry(name), home))
+        entry = _entry(name)
+        _make(cached_file(entry, home).parent)
+        return Fetched(name, _into(entry, home))
     except (OSError, ValueError) as error:
         return Fetched(name, f"failed: {error}", ok=False)
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {folder} cannot be made ({error.strerror}); name another one") from error
+
+
 def _entry(name: str) -> WeightsEnum:
     """Return the entry of a model's name, or of an entry's full name such as `ResNet50_Weights.DEFAULT`."""
-    if "." not in name:
-        return weights_of(name)
-    try:
-        return get_weight(name)
-    except (AttributeError, KeyError) as error:
-        raise ValueError(
-            f"torchvision has no weights {name!r}; write them like ResNet50_Weights.DEFAULT"
-        ) from error
+    kind, _, key = name.partition(".")
+    if name in models.list_models():
+        return models.get_model_weights(name).DEFAULT
+    if not kind.endswith("_Weights"):
+        return weights_of(name)  # which says what is near
+    enums = {enum.__name__: enum for enum in map(models.get_model_weights, models.list_models())}
+    if kind not in enums:
+        raise ValueError(f"torchvision has no weights {kind!r}; {nearest(kind, enums)}")
+    members = enums[kind].__members__
+    if key not in members:
+        raise ValueError(f"{kind} has no {key!r}; write {', '.join(f'{kind}.{member}' for member in members)}")
+    return members[key]
 
 
 def _into(entry: WeightsEnum, home: Path | None) -> str:

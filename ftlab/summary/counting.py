@@ -245,6 +245,21 @@ def _explain(error: Exception, watch: _Watch, example: Any) -> None:
             "`copy.deepcopy(model)` runs it for real"
         )
     elif _is_size(example):
-        size = tuple(example)
+        size = tuple(map(int, example))
         text = f"ftlab: the size given was {size}; its first number is the batch"
-        error.add_note(text + (f". Did you mean {(1, *size)}?" if len(size) < 4 else ""))
+        near = _near(size)
+        error.add_note(text + (f". Did you mean {near}?" if near != size else ""))
+    elif not isinstance(example, Tensor | tuple | list | dict):
+        error.add_note(
+            f"ftlab: the example was of class {type(example).__name__}; a batch is a tensor (N, C, H, W), and "
+            "its size will do, such as (1, 3, 224, 224)"
+        )
+
+
+def _near(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size that was probably meant: with a batch, and with the colours before the places."""
+    if len(size) in (3, 4) and size[-1] in (1, 3) and min(size[-3:-1]) > 4:
+        size = (*size[:-3], size[-1], *size[-3:-1])
+    if len(size) == 2:
+        return (1, 3, *size)
+    return (1, *size) if len(size) < 4 else size
