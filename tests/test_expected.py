@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from ftlab import freezing, learning_rates
+from ftlab import freezing, learning_rates, modes, training
 from ftlab.expected import expect
 
 
@@ -72,6 +73,18 @@ WRONG = {  # what is called, and the words that the error has
         lambda: learning_rates.range_test(MODEL, BATCHES, OPTIMIZER, loss=lambda *_: 1.0),
         ("loss", "Tensor", "float"),
     ),
+    "modes of a function": (lambda: modes.mode_map(step), ("Module", "function", "mode_map(model)")),
+    "kept modes of a name": (
+        lambda: modes.keep_modes("model").__enter__(),
+        ("Module", "str", "keep_modes(model)"),
+    ),
+    "who changed a name": (
+        lambda: modes.who_changed("model").__enter__(),
+        ("Module", "str", "who_changed(model)"),
+    ),
+    "evaluating nothing": (lambda: modes.evaluating(None).__enter__(), ("Module", "NoneType")),
+    "the cost of a batch": (lambda: modes.forward_cost(torch.ones(1), MODEL), ("Module", "Tensor")),
+    "targets in a list": (lambda: training.check_targets(torch.ones(2, 3), [0, 1]), ("Tensor", "list")),
     "rates in a list": (lambda: learning_rates.parameter_groups(MODEL, ["0", 0.1]), ("Mapping", "list")),
 }
 
@@ -169,3 +182,27 @@ def test_the_cost_of_a_wrapped_model_is_that_of_the_model(wrap):
     assert (
         freezing.cost(wrap(model), torch.ones(4, 4)).to_dict() == freezing.cost(model, torch.ones(4, 4)).to_dict()
     )
+
+
+def test_a_loader_and_an_iterator_have_batches_enough():
+    batches = list(torch.ones(6, 32, 256))
+    careless = lambda some: sum(MODEL[0](x[:, :4]).exp().sum() for x in some)  # noqa: E731
+    wanted = training.memory_growth(careless, batches).kept
+    for others in (iter(batches), torch.utils.data.DataLoader(batches, batch_size=None)):
+        assert training.memory_growth(careless, others).kept == wanted
+    with pytest.raises(ValueError, match="4 batches are asked for, and 3 are there"):
+        training.memory_growth(careless, iter(batches[:3]))
+
+
+def forgetful(model, images, targets, optimizer):
+    nn.functional.cross_entropy(model(images), targets).backward()
+    optimizer.step()
+
+
+def test_a_loop_with_some_arguments_set_is_watched():
+    images, targets = BATCHES[0]
+    told = partial(forgetful, optimizer=OPTIMIZER, model=MODEL)
+    report = training.check_loop(told, images=images, targets=targets)
+    assert report.kinds == ["no zero_grad"]
+    assert report.watched.startswith("one run was watched")
+    assert training.check_loop(partial(forgetful, MODEL, *BATCHES[0]), optimizer=OPTIMIZER).kinds == report.kinds

@@ -108,6 +108,8 @@ def test_the_twin_has_the_text_and_the_code(panel):
 def test_parts_that_are_wrong_are_said(model):
     with pytest.raises(ValueError, match="the nearest"):
         RatesPanel(model, IMAGES, LABELS, ["layer55"])
+    with pytest.raises(TypeError, match="the name of a part has to be of type str, and is of type Linear"):
+        RatesPanel(model, IMAGES, LABELS, [model.fc])
 
 
 def test_the_timeline_is_that_of_the_logic(panel):

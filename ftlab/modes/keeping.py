@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ftlab.expected import expect
+
 
 @contextmanager
 def keep_modes(model: nn.Module) -> Iterator[None]:
@@ -21,6 +23,7 @@ def keep_modes(model: nn.Module) -> Iterator[None]:
         >>> [module.training for module in model.modules()]
         [True, True, False]
     """
+    expect(model, nn.Module, "the model", "with keep_modes(model):")
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

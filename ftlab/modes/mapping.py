@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import StochasticDepth
 
+from ftlab.expected import expect
 from ftlab.parts import by_part
 from ftlab.table import Table
 
@@ -98,6 +99,7 @@ def mode_map(model: nn.Module) -> ModeMap:
         2       train   drops at random: 1
         In another mode than the module around them: 1
     """
+    expect(model, nn.Module, "the model", "mode_map(model)")
     found, modules = [], dict(model.named_modules())
     for name, module in modules.items():
         around = modules[name.rpartition(".")[0]] if name else module

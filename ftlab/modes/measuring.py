@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ftlab.expected import expect
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 
@@ -103,6 +104,8 @@ def forward_cost(model: nn.Module, images: Tensor, *, repeat: int = 3) -> Forwar
         >>> found["train", "grad"].kept, found["eval", "grad"].kept, found["eval", "no_grad"].kept
         (128, 128, 0)
     """
+    expect(model, nn.Module, "the model", "forward_cost(model, images)")
+    expect(images, Tensor, "what it takes", "forward_cost(model, images)")
     copied = copy.deepcopy(model)
     passes = []
     with keep_random_state(), torch.inference_mode(False):

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ftlab.expected import expect
 from ftlab.modes.log import ModeLog
 
 
@@ -59,6 +60,7 @@ def who_changed(model: nn.Module) -> Iterator[ModeLog]:
         >>> log.woken
         ['1']
     """
+    expect(model, nn.Module, "the model", "with who_changed(model) as log:")
     log = ModeLog(model)
     watch = _Watch(model, log)
     hook = model.register_forward_hook(lambda *_: log._ran(model), always_call=True)

@@ -1,8 +1,11 @@
 """Does a loop keep more with every batch? Counted, by running it on more and more of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
+
+from torch import Tensor
 
 from ftlab.modes import memory_of
 from ftlab.random_state import keep_random_state
@@ -56,7 +59,7 @@ class MemoryGrowth:
 
 
 def memory_growth(
-    loop: Callable[[Sequence], Any], batches: Sequence, *, counts: Sequence[int] = (1, 2, 4)
+    loop: Callable[[Sequence], Any], batches: Iterable, *, counts: Sequence[int] = (1, 2, 4)
 ) -> MemoryGrowth:
     """Run `loop` on 1, 2 and 4 batches, and count the bytes of all tensors that its result keeps alive.
 
@@ -68,7 +71,7 @@ def memory_growth(
 
     Args:
         loop: Takes a list of batches; what it returns is what it keeps.
-        batches: At least as many as the largest count.
+        batches: At least as many as the largest count; of a loader or an iterator so many are taken.
         counts: On how many batches it is run, rising.
 
     Raises:
@@ -84,6 +87,8 @@ def memory_growth(
     counts = list(counts)
     if len(counts) < 2 or counts != sorted(set(counts)) or counts[0] < 1:
         raise ValueError(f"counts must be two or more rising numbers from 1, not {counts}")
+    if not isinstance(batches, list | tuple | Tensor):  # a loader, or an iterator
+        batches = list(islice(batches, counts[-1]))
     if len(batches) < counts[-1]:
         raise ValueError(f"{counts[-1]} batches are asked for, and {len(batches)} are there")
     found = []

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftlab.expected import expect
 from ftlab.table import Table
 
 
@@ -81,6 +82,8 @@ def check_targets(outputs: Tensor, targets: Tensor, loss: Callable = F.cross_ent
         >>> check_targets(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1])).ok
         False
     """
+    expect(outputs, Tensor, "what the model gave", "check_targets(outputs, targets)")
+    expect(targets, Tensor, "what the loss is given", "check_targets(outputs, targets)")
     name = _name(loss)
     outputs, targets = outputs.detach(), targets.detach()
     return TargetCheck(name, _CHECKS[name](outputs, targets))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR, StepLR
 
+from ftlab.expected import expect
 from ftlab.learning_rates import Timeline, UpdateRatios, parameter_groups, timeline, update_ratio
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel
@@ -181,7 +182,10 @@ def _slider(name: str, rate: float) -> w.FloatLogSlider:
 def _parts(model: nn.Module, parts: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
     if parts is None:
         parts = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-    return dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1e-3)
+    found = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1e-3)
+    for name in found:
+        expect(name, str, "the name of a part", "RatesPanel(model, images, targets, ['layer4', 'fc'])")
+    return found
 
 
 def rates_code(panel: RatesPanel) -> str:

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .reading import read
@@ -51,6 +52,10 @@ def check_loop(step_or_source: Callable | str, /, *, seconds: float = 10.0, **gi
     """
     if isinstance(step_or_source, str):
         return _report(_plain(step_or_source), None, Seen(note="the text was only read, not run"))
+    if isinstance(step_or_source, partial):
+        bound = inspect.signature(step_or_source.func).bind_partial(*step_or_source.args)
+        given = {**bound.arguments, **step_or_source.keywords, **given}
+        return check_loop(step_or_source.func, seconds=seconds, **given)
     if not callable(step_or_source):
         raise TypeError(
             f"check_loop takes a function that trains, or the text of a cell; {step_or_source!r} is neither"

@@ -58,12 +58,7 @@ class ModesPanel(Panel):
         self.controls = [self.mode, self.gradients, self.batch, self.dropout, self.momentum, self.passes]
         for slider in self.controls[2:]:
             slider.continuous_update = False
-        rows = [  # side by side if there is room; squeezed, a slider hides its value
-            w.HBox(pair, layout=w.Layout(flex_flow="row wrap", align_items="center"))
-            for pair in (self.controls[2:4], self.controls[4:])
-        ]
-        for slider in self.controls[2:]:
-            slider.layout.flex = "0 0 auto"
+        rows = [w.HBox(self.controls[2:4]), w.HBox(self.controls[4:])]
         super().__init__(self.mode, self.gradients, *rows, self.picture, self.table)
         for control in self.controls:
             self.on(control)
