@@ -1,4 +1,4 @@
-"""What was given as a model: refuse what is none, and look inside of what is wrapped around one."""
+"""What a function was given: refuse what is of another kind; look inside of what is wrapped around a model."""
 
 import inspect
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 
@@ -70,9 +71,10 @@ def refuse_wrapped(model: nn.Module) -> None:
 
 def _word(model: nn.Module) -> str | None:
     """Return under which name a wrapper has its model; None if it is no wrapper."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+    if isinstance(model, DataParallel | DistributedDataParallel):
         return "module"
-    return "_orig_mod" if hasattr(model, "_orig_mod") else None
+    # torch.compile's class stands in a module that takes long to import
+    return "_orig_mod" if "_orig_mod" in model._modules else None
 
 
 def refuse_lazy(model: nn.Module, then: str) -> None:
@@ -85,3 +87,28 @@ def refuse_lazy(model: nn.Module, then: str) -> None:
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
         raise ValueError(f"{lazy[0]!r} has no shape yet: call the model once with real data, then {then}")
+
+
+def expect(thing: Any, kind: type | tuple[type, ...], what: str, call: str) -> None:
+    """Raise an error if `thing` is of another kind.
+
+    Args:
+        thing: What was given.
+        kind: What it has to be, as for `isinstance`.
+        what: What it is for: "the model", "the optimizer".
+        call: The call as it is meant, such as "xray(model, optimizer)".
+
+    Raises:
+        TypeError: It is of another kind.
+
+    Example:
+        >>> expect(3, str, "the name", "greet(name)")
+        Traceback (most recent call last):
+        TypeError: the name has to be of type str, and is of type int; the call is greet(name)
+    """
+    if not isinstance(thing, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(one.__name__ for one in kinds if one is not type(None))
+        raise TypeError(
+            f"{what} has to be of type {wanted}, and is of type {type(thing).__name__}; the call is {call}"
+        )

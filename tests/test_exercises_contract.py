@@ -252,7 +252,6 @@ def test_it_stands_in_the_lesson_of_its_topic_only(exercise):
 
 
 @every_topic
-@pytest.mark.timeout(600)  # seconds; a minute on a core of its own, many on a busy machine
 def test_the_solved_lesson_passes_every_check(topic, monkeypatch):
     monkeypatch.setenv("FTLAB_CI", "1")
     path = lesson_of(topic)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.random_state import keep_random_state
 
 from .causes import Cause, Hindrance

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from ftlab.expected import expect
+from ftlab.given import expect, inside
 from ftlab.table import Table
 
 from .evidence import check_lazy
@@ -112,7 +112,7 @@ def cost(model: nn.Module, example: Any) -> FreezeCost:
         StepCost(trainable=18, gradients=72, momentum=72, adam=152, activations=128, forward=640, backward=128)
     """
     expect(model, nn.Module, "the model", "cost(model, example)")
-    model = _bare(model)
+    model = inside(model)
     check_lazy(model)
     inputs = example if isinstance(example, tuple) else (example,)
     now = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -126,15 +126,6 @@ def cost(model: nn.Module, example: Any) -> FreezeCost:
         raise
     finally:
         attributes.restore()
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """Return what `torch.compile`, `DataParallel` and `DistributedDataParallel` wrap."""
-    while (inner := getattr(model, "_orig_mod", model)) is not model or isinstance(
-        model, nn.DataParallel | nn.parallel.DistributedDataParallel
-    ):
-        model = inner if inner is not model else model.module
-    return model
 
 
 def _count(model: nn.Module, inputs: tuple, trainable: dict[str, bool]) -> StepCost:

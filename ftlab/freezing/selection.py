@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.nearest import nearest
 
 Pattern = str | nn.Module | Callable[[str, nn.Parameter], bool]

@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ftlab.expected import expect
+from ftlab.given import expect
 
 from .norms import Held
 

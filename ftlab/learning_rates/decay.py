@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ftlab.expected import expect
+from ftlab.given import expect
 
 from .groups import _NORMS, ParameterGroups, split_decay
 from .options import check_options, check_rate

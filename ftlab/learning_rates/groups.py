@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ftlab.expected import expect
 from ftlab.freezing.selection import Pattern, choose, plain_name
+from ftlab.given import expect
 from ftlab.table import Table
 
 from .options import check_options

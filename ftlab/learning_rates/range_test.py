@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftlab.expected import expect
 from ftlab.freezing.evidence import check_values
 from ftlab.freezing.snapshot import Snapshot, members, trainers
+from ftlab.given import expect
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 

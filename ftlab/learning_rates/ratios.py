@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftlab.expected import expect
 from ftlab.freezing.evidence import check_values
 from ftlab.freezing.selection import names_by_tensor, plain_name
 from ftlab.freezing.snapshot import Snapshot, listed, trainers
+from ftlab.given import expect
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 

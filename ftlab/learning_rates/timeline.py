@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ftlab.expected import expect
+from ftlab.given import expect
 
 from .marks import judge
 from .record import Mark, Timeline

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ftlab.expected import expect
 from ftlab.freezing.evidence import shares_memory
 from ftlab.freezing.selection import names_by_tensor, plain_name
 from ftlab.freezing.snapshot import listed, trainers
+from ftlab.given import expect
 from ftlab.table import Table
 
 from .options import misspelt

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ftlab.expected import expect
+from ftlab.given import expect
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import StochasticDepth
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.parts import by_part
 from ftlab.table import Table
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.random_state import keep_random_state
 from ftlab.table import Table
 

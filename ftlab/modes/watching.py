@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.modes.log import ModeLog
 
 

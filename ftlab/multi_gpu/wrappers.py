@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-_INNER = {"OptimizedModule": "_orig_mod"}  # torch.compile's; importing its class would import the compiler
+from ftlab.given import inside
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -23,22 +22,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     Example:
         >>> model = nn.Linear(2, 1)
-        >>> list(DataParallel(DataParallel(model)).state_dict())
+        >>> list(nn.DataParallel(nn.DataParallel(model)).state_dict())
         ['module.module.weight', 'module.module.bias']
-        >>> unwrap(DataParallel(DataParallel(model))) is model
+        >>> unwrap(nn.DataParallel(nn.DataParallel(model))) is model
         True
     """
-    while (inner := _inner(model)) is not None:
-        model = inner
-    return model
-
-
-def _inner(model: nn.Module) -> nn.Module | None:
-    """Return what is directly inside, or None if this is no wrapper."""
-    if isinstance(model, DataParallel | DistributedDataParallel):
-        return model.module
-    name = _INNER.get(type(model).__name__)
-    return getattr(model, name) if name else None
+    return inside(model)
 
 
 def strip_prefixes(names: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.table import Table
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR, StepLR
 
-from ftlab.expected import expect
+from ftlab.given import expect
 from ftlab.learning_rates import Timeline, UpdateRatios, parameter_groups, timeline, update_ratio
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ftlab import freezing, learning_rates, modes, training
-from ftlab.expected import expect
+from ftlab.given import expect
 
 
 def network():
