@@ -3,10 +3,12 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -259,6 +261,28 @@ def test_going_on_with_another_plan_or_other_images_is_refused(straight, images,
     Image.new("RGB", (32, 32), "red").save(mine / "food" / "red.png")
     with pytest.raises(ValueError, match="the images have changed"):
         finetune.run(mine, tmp_path / "run", resume=True, say=lambda line: None)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(images, tmp_path, capsys):
+    command = ["finetune", str(images), "--out", str(tmp_path / "run"), "--size", "32", "--epochs", "2"]
+    assert main([*command, "--strategy", "head", "--lr", "1e30", "--batch-size", "5"]) == 1
+    assert "a learning rate below 1e+30 (--lr)" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"plan.json"}
+
+
+def test_the_report_says_the_command_that_makes_the_run_again(straight, images, capsys):
+    out, _ = straight
+    report = (out / "report.html").read_text()
+    plan, _ = rundir.read_plan(out)
+    words = shlex.split(rundir.command(plan, out))
+    assert escape(rundir.command(plan, out), quote=False) in unescape_quotes(report)
+    words[words.index("--epochs") + 1] = "4"
+    assert main([*words[1:], "--resume"]) == 1
+    assert "another plan: epochs was 3, now 4." in capsys.readouterr().err  # all others are as they were
+
+
+def unescape_quotes(text: str) -> str:
+    return text.replace("&#x27;", "'").replace("&#39;", "'")
 
 
 def test_predict_says_what_is_on_images_and_which_files_are_none(straight, images, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 
 CHOICES = {  # of a plan: type, and what the help says
@@ -72,7 +73,8 @@ def _finetune(args: argparse.Namespace) -> int:
     except OtherRankError:
         return 1  # rank 0 says why
     except KeyboardInterrupt:
-        return _fail(f"stopped; ftlab finetune {args.folder} --out {args.out} --resume goes on")
+        again = shlex.join(["ftlab", "finetune", args.folder, "--out", args.out, "--resume"])
+        return _fail(f"stopped; {again} goes on")
     except (OSError, ValueError) as error:
         return _fail(str(error).replace("pass skip_bad=True", "give --skip-bad"))
     return 0

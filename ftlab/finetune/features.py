@@ -67,8 +67,9 @@ def takes_channels_last(model: nn.Module, reader: Reader, device: torch.device) 
     No value changes. Measured on one core, 96 pixels, float32: a training step of EfficientNet-Lite0 takes 0.75
     of the time, of ResNet-18 0.9.
     """
+    few = torch.stack([reader.one(position) for position in range(2)]).to(device)  # one image says nothing
     try:  # a `view` in the forward may not take it
-        model(in_format(reader.one(0)[None].to(device)))
+        model(in_format(few))
     except RuntimeError:
         return False
     model.to(memory_format=torch.channels_last)

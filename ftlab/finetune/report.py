@@ -35,6 +35,7 @@ def write(
     audit: FreezeAudit,
     before: dict[str, Tensor],
     after: dict[str, Tensor],
+    machine: dict[str, str],
 ) -> None:
     """Write the report of a run that has ended.
 
@@ -48,7 +49,10 @@ def write(
         audit: Of the first step.
         before: The parameters at the start, by name.
         after: The parameters at the end, by name.
+        machine: What it was computed on at the end, by name.
     """
+    history = History([row | {"epoch": row["epoch"] + 1} for row in history.rows])  # counted as they were said
+    made_with = rundir.versions() | machine | {"command": rundir.command(plan, out)}
     sections = {
         "What was done, and why": plan.table()._repr_html_(),
         "How it went": _picture(plots.history(history)) + history.table()._repr_html_(),
@@ -57,7 +61,7 @@ def write(
         "What moved": moved(before, after)._repr_html_(),
         "What came with the weights": receipt._repr_html_(),
         "The first step, audited": audit._repr_html_(),
-        "Made with": Table(["what", "which"], rundir.versions().items())._repr_html_(),
+        "Made with": Table(["what", "which"], made_with.items())._repr_html_(),
     }
     body = "".join(f"<h2>{escape(title)}</h2>{content}" for title, content in sections.items())
     title = f"{escape(Path(plan.folder).name)}: {escape(repr(evaluation))}"

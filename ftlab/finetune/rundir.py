@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,24 @@ def versions() -> dict[str, str]:
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
-        "command": " ".join(["ftlab", *sys.argv[1:]]),
     }
+
+
+def command(plan: Plan, out: Path) -> str:
+    """Return the command that makes this run, with every choice, also those that were not given.
+
+    Example:
+        >>> command(Plan("my pets", epochs=3), Path("run"))[:62]
+        "ftlab finetune 'my pets' --out run --backbone efficientnet_lite"
+    """
+    words = ["ftlab", "finetune", plan.folder, "--out", str(out)]
+    for name, value in plan.to_dict().items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None and name not in ("folder", "why"):
+            words += [f"--{flag}", str(value)]
+    return shlex.join(words)
 
 
 def has_run(out: Path) -> bool:
@@ -46,7 +62,11 @@ def begin(out: Path, plan: Plan, classes: list[str]) -> None:
     if has_run(out):
         raise FileExistsError(f"{out} has a run already; go on with --resume, or name another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    content = {"plan": plan.to_dict(), "classes": classes, "versions": versions()}
+    content = {
+        "plan": plan.to_dict(),
+        "classes": classes,
+        "versions": versions() | {"command": command(plan, out)},
+    }
     write_text(out / PLAN, json.dumps(content, indent=2))
 
 

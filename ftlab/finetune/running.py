@@ -1,5 +1,6 @@
 """The run: from a folder of images to a fine-tuned model, on one process or many, and on after a stop."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from ftlab import data, pretrained
 from ftlab.checkpoints import LoadReceipt, load, load_into, restore, save
@@ -19,7 +21,7 @@ from ftlab.finetune import precision, rundir
 from ftlab.finetune.features import once, takes_channels_last
 from ftlab.finetune.images import Reader, order
 from ftlab.finetune.plan import Plan, build_optimizer, build_schedule, choose, freeze_rest
-from ftlab.finetune.ranks import Ranks, joined, restarted
+from ftlab.finetune.ranks import OtherRankError, Ranks, joined, restarted
 from ftlab.freezing import FreezeAudit, audit
 from ftlab.random_state import keep_random_state
 from ftlab.surgery import replace_head
@@ -129,7 +131,11 @@ class _Run:
         saved_at = time.monotonic()
         while self.step < self.plan.epochs * self.steps:
             epoch, first = divmod(self.step, self.steps)
-            for images, targets, count in self._batches(epoch, first):
+            batches = self._batches(epoch, first)
+            if self.ranks.is_first:  # a bar where somebody looks: disable=None leaves files and pipes alone
+                text = f"epoch {epoch + 1} of {self.plan.epochs}"
+                batches = tqdm(batches, text, self.steps, initial=first, leave=False, disable=None)
+            for images, targets, count in batches:
                 self._one_step(model, images, targets, count)
                 due = self.step % self.steps and time.monotonic() - saved_at > SAVE_EVERY
                 if due and self.ranks.is_first:  # after the last batch the epoch is to be ended first
@@ -168,6 +174,7 @@ class _Run:
 
     def _end_epoch(self, epoch: int) -> None:
         loss, right, count = self.sums.tolist()
+        self._check_loss(loss, epoch)
         measured = self._evaluate()
         row = {"epoch": epoch, "lr": self.rate, "train loss": loss / count, "train accuracy": right / count}
         row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
@@ -181,6 +188,18 @@ class _Run:
             f"epoch {epoch + 1} of {self.plan.epochs}: "
             + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if " " in k)
         )
+
+    def _check_loss(self, loss: float, epoch: int) -> None:
+        """End a run that has lost its numbers, before it is saved; the sum is the same on all ranks."""
+        if math.isfinite(loss):
+            return
+        smaller = f"a learning rate below {self.plan.lr:g} (--lr)"
+        other = ", or --precision float32" if self.plan.precision != "float32" else ""
+        problem = (
+            f"the loss is {loss} in epoch {epoch + 1}: nothing can be learned from there. "
+            f"Begin a new run with {smaller}{other}"
+        )
+        raise ValueError(problem) if self.ranks.is_first else OtherRankError(problem)
 
     def _evaluate(self) -> Evaluation:
         """Measure the model on the validation images, shared among the ranks."""
@@ -258,6 +277,7 @@ class _Run:
                 self.audit,
                 self.before,
                 last,
+                {"processes": str(self.ranks.size), "device": self.ranks.device.type},
             )
             self.say(f"done: {evaluation!r} (epoch {best['extra']['epoch'] + 1}); see {self.out / rundir.REPORT}")
         return self.history
