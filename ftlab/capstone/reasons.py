@@ -231,11 +231,13 @@ def _each_matters(ground: Ground, choice: str) -> Answer:
 
 
 def _highest(ground: Ground, choice: str) -> Answer:
-    return Answer(False, "-", "the highest of several numbers is the one that luck has helped most")
+    return Answer(False, "no measurement", "the highest of several numbers is the one that luck has helped most")
 
 
 def _default(ground: Ground, choice: Any) -> Answer:
-    return Answer(False, "-", "whoever wrote the default has not seen your images: what did you measure?")
+    return Answer(
+        False, "no measurement", "whoever wrote the default has not seen your images: what did you measure?"
+    )
 
 
 def _on_hidden(ground: Ground, choice: Any) -> Answer:

@@ -150,7 +150,7 @@ class CapstonePanel(Panel):
         plan = rundir.read_plan(self.out)[0]
         for name, view in self.did.items():
             value = size_of(plan) if name == "size" else getattr(plan, name)
-            view.value = f"<p style='width: 300px'>{name} of the run: <b>{escape(str(value))}</b></p>"
+            view.value = f"<p style='width: 360px'>{name} of the run: <b>{escape(str(value))}</b></p>"
         self.cards.value = cards_html(self._findings())
         if self.verdict and self.verdict.evaluation and self.verdict.evaluation.worst(1):
             figure = self.verdict.mistakes(SHOWN)
@@ -199,7 +199,7 @@ class CapstonePanel(Panel):
 
 
 def _dropdown(name: str, options: Any) -> w.Dropdown:
-    layout = w.Layout(width="460px" if " " in name else "300px")
+    layout = w.Layout(width="460px" if " " in name else "360px")
     style = {"description_width": "130px" if " " in name else "60px"}
     return w.Dropdown(options=[OPEN, *options], description=name, layout=layout, style=style)
 
