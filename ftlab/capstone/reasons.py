@@ -123,7 +123,7 @@ def _smaller_is_as_good(ground: Ground, choice: int) -> Answer:
     larger = {size for size in ground.facts.told_apart if size > choice}
     if choice in ground.facts.told_apart and not larger:
         return Answer(
-            False, f"{choice} is the largest that was measured", "measure a larger one beside it: sizes="
+            False, f"{choice} is the largest that was measured", "measure a larger one beside it: sizes=(64, 160)"
         )
     return _against_others(ground, choice, needs_better=False)
 
@@ -135,7 +135,7 @@ def _against_others(ground: Ground, choice: int, *, needs_better: bool) -> Answe
     seen = "; ".join(f"{size} pixels: {share}" for size, share in sorted(measured.items()))
     better = [size for size, share in measured.items() if share.is_above(measured[choice])]
     if better:
-        return Answer(False, seen, f"at {better[0]} pixels they are told apart better")
+        return Answer(False, seen, f"at {better[0]} pixels they are told apart better, by more than luck")
     if needs_better and not any(measured[choice].is_above(share) for share in measured.values()):
         return Answer(
             False, seen, "no measured size is clearly worse, by more than luck: the smallest is cheaper"
@@ -231,11 +231,13 @@ def _each_matters(ground: Ground, choice: str) -> Answer:
 
 
 def _highest(ground: Ground, choice: str) -> Answer:
-    return Answer(False, "-", "the highest of several numbers is the one that luck has helped most")
+    return Answer(False, "no measurement", "the highest of several numbers is the one that luck has helped most")
 
 
 def _default(ground: Ground, choice: Any) -> Answer:
-    return Answer(False, "-", "whoever wrote the default has not seen your images: what did you measure?")
+    return Answer(
+        False, "no measurement", "whoever wrote the default has not seen your images: what did you measure?"
+    )
 
 
 def _on_hidden(ground: Ground, choice: Any) -> Answer:

@@ -65,7 +65,7 @@ class CapstonePanel(Panel):
         self.verdicts = dict(verdicts or {})
         self.run = w.Dropdown(options=self._found(), description="run")
         self.run.index = len(self.run.options) - 1
-        self.look = w.Button(description="Look for new runs", icon="refresh")
+        self.look = w.Button(description="Look for new runs", icon="refresh", layout={"width": "180px"})
         self.choices = {name: _dropdown(name, q.choices) for name, q in QUESTIONS.items() if name not in PLANNED}
         self.because = {name: _dropdown(f"{name} because", q.reasons) for name, q in QUESTIONS.items()}
         self.did = {name: w.HTML() for name in PLANNED}
@@ -118,8 +118,9 @@ class CapstonePanel(Panel):
 
     def _look(self) -> None:
         before = self.run.value
-        self.run.options = self._found()
-        self.run.value = before if before in self.run.options else self.run.options[-1]
+        with self.run.hold_sync():  # one message: a choice made meanwhile is not undone by a second one
+            self.run.options = self._found()
+            self.run.value = before if before in self.run.options else self.run.options[-1]
 
     def _fill(self, decisions: Decisions) -> None:
         for name, made in decisions.items():
@@ -138,8 +139,8 @@ class CapstonePanel(Panel):
             job.tick(max(done - 1, 0), len(checks))
 
         verdict = judge(self.place / name, self.pictures, say=say)
+        job.tick(len(checks), len(checks))  # here too it may be stopped
         self.verdicts[name] = verdict
-        job.tick(len(checks), len(checks))
         return verdict
 
     def _findings(self) -> list[Finding]:
@@ -149,7 +150,7 @@ class CapstonePanel(Panel):
         plan = rundir.read_plan(self.out)[0]
         for name, view in self.did.items():
             value = size_of(plan) if name == "size" else getattr(plan, name)
-            view.value = f"<p style='width: 300px'>{escape(QUESTIONS[name].asks)} <b>{escape(str(value))}</b></p>"
+            view.value = f"<p style='width: 360px'>{name} of the run: <b>{escape(str(value))}</b></p>"
         self.cards.value = cards_html(self._findings())
         if self.verdict and self.verdict.evaluation and self.verdict.evaluation.worst(1):
             figure = self.verdict.mistakes(SHOWN)
@@ -198,7 +199,7 @@ class CapstonePanel(Panel):
 
 
 def _dropdown(name: str, options: Any) -> w.Dropdown:
-    layout = w.Layout(width="460px" if " " in name else "300px")
+    layout = w.Layout(width="460px" if " " in name else "360px")
     style = {"description_width": "130px" if " " in name else "60px"}
     return w.Dropdown(options=[OPEN, *options], description=name, layout=layout, style=style)
 
