@@ -181,7 +181,7 @@ class StrategyPanel(Panel):
         now.looks.append((epochs, run.accuracy))
         now.run = run
         self.results[:] = [one for one in self.results if one.settings != settings] + [now]
-        job.tick(1, 1, accuracy=run.accuracy, seconds=round(run.seconds, 1))
+        job.tick(epochs, epochs, accuracy=run.accuracy)
         return run
 
     def _order(self, settings: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
