@@ -165,6 +165,7 @@ class StrategyPanel(Panel):
         trials, (count, how) = self.trials[settings["data"]], self._order(settings)
         seconds = trials.expected(settings["depth"], count, epochs=epochs)
         self._now = now = Result(settings, seconds=seconds)
+        job.bar.value = 0.0  # it may be full of the training before
         self.refresh()
 
         def look(epoch: int, accuracy: float) -> None:
