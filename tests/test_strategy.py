@@ -495,3 +495,99 @@ def test_a_vision_transformer_is_trained_at_any_depth_too():
     for depth in range(1, len(transformer.blocks) + 1):
         assert transformer.run(depth, 9, epochs=1).images == 9
     assert nn.Linear is type(transformer.model.heads.head)
+
+
+# -- how long, and what is kept ----------------------------------------------------------------------
+
+
+def test_the_expected_seconds_grow_with_depth_and_images_and_shrink_with_what_is_known(model):
+    trials = DepthTrials(model, TRAIN, TEST)
+    assert trials.expected(6, 24) > trials.expected(6, 12)
+    shallow = trials.expected(2, 12)
+    pace = trials.pace()
+    assert pace.before(2) > 0
+    assert sum(pace.blocks) == pytest.approx(pace.before(2) + pace.rest(2))
+    parts = trials._parts(2, 12, 10)
+    assert parts["train images"][1] > 0
+    trials.run(2, 12, epochs=1)
+    parts = trials._parts(2, 12, 10)
+    assert parts["train images"] == parts["test images"] == (0, 0.0)
+    assert shallow > 0
+
+
+def test_a_pace_that_was_wrong_is_corrected_and_something_short_says_little(model):
+    pace = DepthTrials(model, TRAIN, TEST).pace()
+    pace.correct(100.0, 200.0)
+    assert pace.factor == pytest.approx(2.0, rel=0.02)
+    pace.correct(0.01, 1.0)
+    assert pace.factor == pytest.approx(2.0, rel=0.1)
+
+
+def test_looks_and_steps_are_reported_and_the_last_step_is_near_the_end(trials):
+    looks, steps = [], []
+    found = trials.run(
+        2, 12, epochs=5, on_look=lambda *look: looks.append(look), on_step=lambda *step: steps.append(step)
+    )
+    assert [epoch for epoch, _ in looks] == [1, 2, 4]
+    assert all(0 <= accuracy <= 1 for _, accuracy in looks)
+    done, total = zip(*steps, strict=True)
+    assert list(done) == sorted(done)
+    assert len(set(total)) == 1
+    assert 0 < done[-1] <= total[0]
+    assert found.accuracy == trials.run(2, 12, epochs=5).accuracy  # looking changes nothing
+
+
+def test_a_training_that_was_stopped_leaves_nothing_behind(model, trials):
+    fresh = DepthTrials(model, TRAIN, TEST)
+    for calls in (1, 3, 6):
+        left = iter(range(calls))
+        with pytest.raises(KeyboardInterrupt):
+            fresh.run(3, 12, epochs=9, seed=5, should_stop=lambda left=left: next(left, None) is None)
+    assert fresh.run(2, 12, epochs=2).accuracy == trials.run(2, 12, epochs=2).accuracy
+    assert fresh.run(3, 12, epochs=2).accuracy == trials.run(3, 12, epochs=2).accuracy
+
+
+def test_other_test_images_share_what_is_computed_and_have_results_of_their_own(model, trials):
+    noisy = Colours((6, 6, 6), seed=2, noise=3.0)
+    other = trials.on(noisy)
+    assert other.kept is trials.kept
+    assert other.run(2, 12, epochs=2).accuracy == DepthTrials(model, TRAIN, noisy).run(2, 12, epochs=2).accuracy
+    assert trials.test is TEST
+    wrong = Colours()
+    wrong.classes = ("cyan", "magenta", "yellow")
+    with pytest.raises(ValueError, match="the classes of train and test differ"):
+        trials.on(wrong)
+
+
+class Trembling(Colours):
+    """Another image each time."""
+
+    def __getitem__(self, place):
+        return self.images[place] + torch.randn(3, 32, 32), self.targets[place]
+
+
+def test_images_that_are_others_each_time_are_refused_before_anything_is_trained(model):
+    with pytest.raises(ValueError, match="draws random numbers"):
+        DepthTrials(model, Trembling(), TEST)
+    with pytest.raises(ValueError, match="draws random numbers"):
+        DepthTrials(model, TRAIN, Trembling())
+
+
+class Seeded(Colours):
+    """Makes its images from torch's random state, which it sets and puts back; as `FakeData` does."""
+
+    def __getitem__(self, place):
+        state = torch.get_rng_state()
+        torch.manual_seed(place)
+        image = self.images[place] + torch.randn(3, 32, 32)
+        torch.set_rng_state(state)
+        return image, self.targets[place]
+
+
+def test_images_that_are_made_from_a_seed_are_the_same_in_a_training(model):
+    trials = DepthTrials(model, Seeded(), TEST)
+    trials.run(2, 12, epochs=1)
+    kept = trials.kept.of(len(trials.blocks), trials.train, lambda: False)
+    assert torch.equal(kept[3][0], Seeded()[3][0])
+    everything = len(trials.blocks)
+    assert trials.run(everything, 12, epochs=2).accuracy == trials.run(everything, 12, epochs=2).accuracy

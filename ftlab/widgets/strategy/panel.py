@@ -68,8 +68,8 @@ class StrategyPanel(Panel):
         self.results: list[Result] = []
         self._now: Result | None = None  # the training that goes on
         self._soon = Latest(self.refresh)
-        self._filling = self._closed = False
-        self._drawn = 0.0
+        self._filling = self._closed = self._waiting = False  # waiting: a training is about to begin
+        self._state, self._drawn = None, 0.0  # of the picture
         self._make_controls(list(data), live)
         self._fill_images()
         super().__init__(
@@ -147,7 +147,8 @@ class StrategyPanel(Panel):
         if self._filling or not self.live.value:
             return
         self.job.stop()
-        if self.result is None:
+        self._waiting = self.result is None
+        if self._waiting:
             self._soon.ask(self._restart)
         else:
             self._soon.drop()
@@ -155,6 +156,7 @@ class StrategyPanel(Panel):
     def _restart(self) -> None:
         self.job.stop()
         self.job.wait()
+        self._waiting = False
         if self.result is None and not self._closed:
             self.job.start()
 
@@ -163,6 +165,7 @@ class StrategyPanel(Panel):
         trials, (count, how) = self.trials[settings["data"]], self._order(settings)
         seconds = trials.expected(settings["depth"], count, epochs=epochs)
         self._now = now = Result(settings, seconds=seconds)
+        job.bar.value = 0.0  # it may be full of the training before
         self.refresh()
 
         def look(epoch: int, accuracy: float) -> None:
@@ -179,7 +182,7 @@ class StrategyPanel(Panel):
         now.looks.append((epochs, run.accuracy))
         now.run = run
         self.results[:] = [one for one in self.results if one.settings != settings] + [now]
-        job.tick(1, 1, accuracy=run.accuracy, seconds=round(run.seconds, 1))
+        job.tick(epochs, epochs, accuracy=run.accuracy)
         return run
 
     def _order(self, settings: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
@@ -191,19 +194,30 @@ class StrategyPanel(Panel):
     def _render(self) -> None:
         self.body_lr.disabled = self.depth.value == 1
         self.list.value = self._table_html()
+        if not self._is_shown():
+            self._draw_picture()
+
+    def _is_shown(self) -> bool:
+        """Return whether the picture need not be drawn: nothing new, or too soon while a training goes on."""
         now = self._shown_now()
-        if self._now and time.monotonic() - self._drawn < BETWEEN:
-            return
-        self._drawn = time.monotonic()
+        state = (self.settings, [id(one) for one in self.results], len(now.looks) if now else 0)
+        soon = time.monotonic() - self._drawn < BETWEEN
+        if state == self._state or self._waiting or (self._now and (soon or not self._now.looks)):
+            return True
+        self._state, self._drawn = state, time.monotonic()
+        return False
+
+    def _draw_picture(self) -> None:
+        now = self._shown_now()
         results = [one for one in self.results if one.settings["data"] == self.data.value]
-        if results or (now and now.looks):
-            figure = surface(
-                results, now, self._names([*results, *([now] if now else [])]), self.images.options, self.epochs,
-                chance=1 / len(self.trials[self.data.value].train.classes),
-            )  # fmt: skip
-            self.picture.show(figure, f"{self.data.value}: {figure.says}")
-        else:
+        if not results and not (now and now.looks):
             self.picture.value, self.picture.alt = "", ""
+            return
+        figure = surface(
+            results, now, self._names([*results, *([now] if now else [])]), self.images.options, self.epochs,
+            chance=1 / len(self.trials[self.data.value].train.classes),
+        )  # fmt: skip
+        self.picture.show(figure, f"{self.data.value}: {figure.says}")
 
     def _shown_now(self) -> Result | None:
         """Return the training of the present settings, finished or going on."""

@@ -67,8 +67,11 @@ def surface(
     for axes in (left, right):
         axes.axhline(chance, color="gray", linestyle=":", linewidth=1)
         axes.grid(axis="y", alpha=0.25)
-    left.annotate("guessing", (0, chance), xytext=(2, 2), textcoords="offset points", fontsize=7, color="gray")
+    left.annotate(
+        "guessing", (0, chance), xytext=(3, -9), textcoords="offset points", fontsize=7, color="dimgray"
+    )
     left.set(xlim=(0, epochs * 1.04), ylim=(0, 1), xlabel="epochs", ylabel="accuracy on test images")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_title("this training, and the earlier ones", fontsize=9)
     right.set_xscale("log", base=2)
     right.set_xticks(counts, [str(count) for count in counts])
