@@ -42,7 +42,8 @@ def launch(
     `torch.distributed.init_process_group` has been called before the function begins: `dist.get_rank()`,
     `dist.all_reduce` and `DistributedDataParallel` work at once. With a GPU for each process the backend is
     NCCL, otherwise gloo on the CPU; `device()` is where the model of a rank belongs. Nothing has to be tidied
-    up at the end, and nothing is left running, however it ends.
+    up at the end, and nothing is left running, however it ends: neither a rank nor what it started, but for a
+    program that it started in a session of its own.
 
     The function may stand in a notebook cell. What it uses from around it travels along, by value.
 
@@ -119,6 +120,8 @@ def _wait(
             limit, began = timeout, time.monotonic()
         if should_stop():
             raise KeyboardInterrupt("stopped")
+        if limit is timeout and processes.have_vanished(folder, nproc):
+            return
         if time.monotonic() - began > limit:
             raise TimeoutError(processes.who_waits(folder, nproc, limit))
         with suppress(subprocess.TimeoutExpired):
@@ -156,6 +159,9 @@ def _told(failures: list[Failure], silent: list[int], codes: dict[int, int], npr
 
 def _how_it_ended(folder: Path, codes: dict[int, int], nproc: int) -> str:
     """Tell how the processes ended that neither returned nor raised."""
+    if not codes and processes.have_begun(folder, nproc):
+        silent = sorted(set(range(nproc)) - {int(path.stem) for path in folder.glob("*.result")})
+        return "\n".join(f"rank {rank} {_meaning(None)}" for rank in silent)
     if not codes:
         log = (folder / "agent.log").read_text(errors="replace").strip()
         return f"the {nproc} processes could not be started; the launcher of PyTorch said:\n{log[-2000:]}"
