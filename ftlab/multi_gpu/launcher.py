@@ -113,7 +113,7 @@ def _wait(
     agent: subprocess.Popen, logs: Logs, folder: Path, nproc: int, timeout: float, should_stop: Callable[[], bool]
 ) -> None:
     """Come back when the agent has ended; show meanwhile what the ranks print."""
-    limit, began = START, time.monotonic()
+    limit, began, returned = START, time.monotonic(), 0.0
     while agent.poll() is None:
         logs.follow()
         if limit is START and processes.have_begun(folder, nproc):
@@ -122,6 +122,9 @@ def _wait(
             raise KeyboardInterrupt("stopped")
         if limit is timeout and processes.have_vanished(folder, nproc):
             return
+        returned = processes.have_returned(folder, nproc) and (returned or time.monotonic())
+        if returned and time.monotonic() - returned > processes.GRACE:
+            return  # a thread that the function started keeps a rank alive
         if time.monotonic() - began > limit:
             raise TimeoutError(processes.who_waits(folder, nproc, limit))
         with suppress(subprocess.TimeoutExpired):

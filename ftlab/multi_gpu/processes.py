@@ -47,9 +47,14 @@ def have_begun(folder: Path, nproc: int) -> bool:
     return sum(1 for _ in folder.glob("*.joined")) == nproc
 
 
+def have_returned(folder: Path, nproc: int) -> bool:
+    """Return whether the result of every rank is there."""
+    return sum(1 for _ in folder.glob("*.result")) == nproc
+
+
 def have_vanished(folder: Path, nproc: int) -> bool:
     """Return whether every rank has ended, and one of them without a word; the agent waits for its answer."""
-    if sum(1 for _ in folder.glob("*.result")) == nproc or any(folder.glob("*.failure")):
+    if have_returned(folder, nproc) or any(folder.glob("*.failure")):
         return False
     return not any(_is_running(pid) for pid in _noted(folder).values())
 
