@@ -134,6 +134,25 @@ def test_a_rank_that_is_killed_is_told_with_the_reason():
         launch(die, device="cpu")
 
 
+def test_ranks_that_all_leave_without_a_word_are_not_waited_for():
+    """Their exit code is 0: PyTorch's agent takes that for a success, and waits for what they return."""
+    with pytest.raises(RuntimeError, match=r"^rank 0 vanished.*\nrank 1 vanished"):
+        launch(os._exit, 0, device="cpu", timeout=600)
+
+
+def test_a_thread_that_goes_on_does_not_keep_the_results():
+    def work():
+        threading.Thread(target=threading.Event().wait).start()
+        return dist.get_rank()
+
+    assert launch(work, device="cpu", timeout=600) == [0, 1]
+
+
+def test_a_result_that_cannot_travel_is_named():
+    with pytest.raises(RuntimeError, match=r"returned a lock that cannot be sent back .* return plain numbers"):
+        launch(threading.Lock, nproc=1, device="cpu")
+
+
 def test_a_rank_that_hangs_is_ended_and_explained(tmp_path, monkeypatch):
     waits, have_begun = tmp_path / "rank 0 waits", processes.have_begun
 

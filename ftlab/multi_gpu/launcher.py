@@ -42,7 +42,8 @@ def launch(
     `torch.distributed.init_process_group` has been called before the function begins: `dist.get_rank()`,
     `dist.all_reduce` and `DistributedDataParallel` work at once. With a GPU for each process the backend is
     NCCL, otherwise gloo on the CPU; `device()` is where the model of a rank belongs. Nothing has to be tidied
-    up at the end, and nothing is left running, however it ends.
+    up at the end, and nothing is left running, however it ends: neither a rank nor what it started, but for a
+    program that it started in a session of its own.
 
     The function may stand in a notebook cell. What it uses from around it travels along, by value.
 
@@ -112,13 +113,18 @@ def _wait(
     agent: subprocess.Popen, logs: Logs, folder: Path, nproc: int, timeout: float, should_stop: Callable[[], bool]
 ) -> None:
     """Come back when the agent has ended; show meanwhile what the ranks print."""
-    limit, began = START, time.monotonic()
+    limit, began, returned = START, time.monotonic(), 0.0
     while agent.poll() is None:
         logs.follow()
         if limit is START and processes.have_begun(folder, nproc):
             limit, began = timeout, time.monotonic()
         if should_stop():
             raise KeyboardInterrupt("stopped")
+        if limit is timeout and processes.have_vanished(folder, nproc):
+            return
+        returned = processes.have_returned(folder, nproc) and (returned or time.monotonic())
+        if returned and time.monotonic() - returned > processes.GRACE:
+            return  # a thread that the function started keeps a rank alive
         if time.monotonic() - began > limit:
             raise TimeoutError(processes.who_waits(folder, nproc, limit))
         with suppress(subprocess.TimeoutExpired):
@@ -156,6 +162,9 @@ def _told(failures: list[Failure], silent: list[int], codes: dict[int, int], npr
 
 def _how_it_ended(folder: Path, codes: dict[int, int], nproc: int) -> str:
     """Tell how the processes ended that neither returned nor raised."""
+    if not codes and processes.have_begun(folder, nproc):
+        silent = sorted(set(range(nproc)) - {int(path.stem) for path in folder.glob("*.result")})
+        return "\n".join(f"rank {rank} {_meaning(None)}" for rank in silent)
     if not codes:
         log = (folder / "agent.log").read_text(errors="replace").strip()
         return f"the {nproc} processes could not be started; the launcher of PyTorch said:\n{log[-2000:]}"

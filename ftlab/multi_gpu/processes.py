@@ -47,6 +47,24 @@ def have_begun(folder: Path, nproc: int) -> bool:
     return sum(1 for _ in folder.glob("*.joined")) == nproc
 
 
+def have_returned(folder: Path, nproc: int) -> bool:
+    """Return whether the result of every rank is there."""
+    return sum(1 for _ in folder.glob("*.result")) == nproc
+
+
+def have_vanished(folder: Path, nproc: int) -> bool:
+    """Return whether every rank has ended, and one of them without a word; the agent waits for its answer."""
+    if have_returned(folder, nproc) or any(folder.glob("*.failure")):
+        return False
+    return not any(_is_running(pid) for pid in _noted(folder).values())
+
+
+def _is_running(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def who_waits(folder: Path, nproc: int, seconds: float) -> str:
     """Return a text that says of each rank what it is doing now."""
     ranks = _noted(folder)

@@ -56,12 +56,23 @@ def _work(folder: Path, gpus: bool, join: bool) -> bool:
         _write(folder / f"{rank}.joined", b"")
         _wait_for_all(folder, "joined")  # one that fails at once would break the connections that are being made
         function, args = pickle.loads((folder / "call.pickle").read_bytes())
-        _write(folder / f"{rank}.result", cloudpickle.dumps(function(*args)))
+        _write(folder / f"{rank}.result", _packed(function(*args)))
     except BaseException as error:  # a rank that calls sys.exit() has failed as well
         _write(folder / f"{rank}.failure", pickle.dumps(Failure.of(error, rank)))
         return False
     _wait_for_all(folder, "result")  # one that leaves while another still receives from it can cut that one off
     return True
+
+
+def _packed(result: object) -> bytes:
+    """Pickle what the function returned."""
+    try:
+        return cloudpickle.dumps(result)
+    except Exception as error:
+        raise TypeError(
+            f"the function returned a {type(result).__name__} that cannot be sent back ({error}); return plain "
+            "numbers, tensors or a state_dict"
+        ) from None
 
 
 def _begin(rank: int) -> None:

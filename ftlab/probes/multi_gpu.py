@@ -93,7 +93,22 @@ def _batch_norm() -> dict[str, Any]:
     return {
         "statistics differ": set(agreement(norm).differing),
         "own part": torch.allclose(norm.running_mean, part.mean(0), atol=1e-6),
+        **_by_hand(),
         "synchronized": _error(lambda: nn.SyncBatchNorm.convert_sync_batchnorm(_with_norm())(part)),
+    }
+
+
+def _by_hand() -> dict[str, bool]:
+    """Compare this rank's part of a batch, normalized in two ways, with the whole batch in one process."""
+    here = slice(0, 4) if dist.get_rank() == 0 else slice(4, 12)
+    mine, whole = _batch()[here], nn.BatchNorm1d(4)(_batch())[here]
+    sums = torch.stack([mine.sum(0), mine.square().sum(0), torch.full((4,), float(len(mine)))])
+    dist.all_reduce(sums)
+    mean, squares = sums[0] / sums[2], sums[1] / sums[2]
+    common = (mine - mean) / (squares - mean.square() + 1e-5).sqrt()
+    return {
+        "own is whole": torch.allclose(nn.BatchNorm1d(4)(mine), whole, atol=1e-5),
+        "common is whole": torch.allclose(common, whole, atol=1e-5),
     }
 
 
@@ -191,6 +206,11 @@ def unused_parts_raise() -> bool:
 @probe("Under DDP each rank's batch norm has the statistics of its own images.")
 def statistics_differ() -> bool:
     return _seen()["own part"] and {"running_mean", "running_var"} <= _seen()["statistics differ"]
+
+
+@probe("With three all-reduced sums per channel, batch norm on several ranks is that of the whole batch.")
+def sums_are_enough() -> bool:
+    return _seen()["common is whole"] and not _seen()["own is whole"]
 
 
 @probe("SyncBatchNorm refuses to train on the CPU.")
