@@ -34,8 +34,8 @@ def command(plan: Plan, out: Path) -> str:
     """Return the command that makes this run, with every choice, also those that were not given.
 
     Example:
-        >>> command(Plan("my pets", epochs=3), Path("run"))[:62]
-        "ftlab finetune 'my pets' --out run --backbone efficientnet_lite"
+        >>> command(Plan("my pets", epochs=3), Path("run"))[:50]
+        "ftlab finetune 'my pets' --out run --backbone effi"
     """
     words = ["ftlab", "finetune", plan.folder, "--out", str(out)]
     for name, value in plan.to_dict().items():
