@@ -289,7 +289,9 @@ def watched(page: Page, home: str):
     troubles: list[str] = []
     listeners = {
         "pageerror": lambda error: troubles.append(f"exception in the page: {error}"),
-        "console": lambda said: troubles.append(f"console: {said.text}") if _is_error(said) else None,
+        "console": lambda said: (
+            troubles.append(f"console: {said.text} {said.location}") if _is_error(said) else None
+        ),
         "request": lambda asked: troubles.append(f"asked {asked.url}") if _is_foreign(asked.url, home) else None,
     }
     for event, listener in listeners.items():

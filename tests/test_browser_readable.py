@@ -34,9 +34,22 @@ model = nn.Sequential(stem, head)
 fake = FakeData(40, (3, 16, 16), num_classes=2, transform=ToTensor())
 fake.classes, fake.targets = ["cat", "dog"], [int(target) for _, target in fake]
 def wrong(model):
-    print("a try")"""
+    print("a try")
+
+import shutil
+from pathlib import Path
+from ftlab import capstone, finetune
+place = Path("runs")
+whole = capstone.make_folder(place / "whole")
+for name in capstone.CLASSES:
+    (place / "mine" / name).mkdir(parents=True)
+    for file in sorted((whole / name).glob("IMG_00*.png"))[:6]:
+        shutil.copy(file, place / "mine" / name)
+_ = finetune.run(place / "mine", place / "small", size=32, epochs=1, strategy="head", say=lambda line: None)
+facts = capstone.measure(place / "mine", sizes=[32])"""
 # each in a state with as much to read as there is
 PANELS = {
+    "CapstonePanel": "capstone CapstonePanel(place, facts); panel.because['strategy'].value = 'few images'",
     "CheckpointPanel": "checkpoints CheckpointPanel(); panel.file.value = 'parallel'",
     "ExercisePanel": "exercise ExercisePanel(freezing.freeze_backbone, lambda: wrong); panel.check.click()",
     "FreezePanel": "freezing FreezePanel(model, example=images); panel.tree.toggle('0'); panel.step.click()",

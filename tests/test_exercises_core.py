@@ -411,8 +411,13 @@ def test_the_stop_button_ends_the_check_and_the_answer():
         finally:
             ended.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        runner.run(lambda: forever(1), seconds=120)
+    for _ in range(5):  # Python loses a signal that comes while it clears an object away
+        try:
+            runner.run(lambda: forever(1), seconds=20)
+        except KeyboardInterrupt:
+            break
+    else:
+        pytest.fail("the stop button was pressed five times, and nothing was stopped")
     assert ended.wait(120)
     assert Path.cwd() == folder
 

@@ -88,7 +88,7 @@ def similarity(features: Tensor) -> Tensor:
         >>> similarity(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))[0].round(decimals=1)
         tensor([ 1.,  1., -1.])
     """
-    unit = nn.functional.normalize(_standardised(features), dim=1)
+    unit = nn.functional.normalize(_standardised(_rows(features)), dim=1)
     return unit @ unit.T
 
 
@@ -110,9 +110,10 @@ def flat_map(features: Tensor, *, seed: int = 0) -> Tensor:
         >>> flat_map(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])).shape
         torch.Size([4, 2])
     """
-    standard = _standardised(features)
-    if len(features) < 3 or features.shape[1] < 2:
-        raise ValueError(f"a map needs at least 3 images with 2 features each, not {tuple(features.shape)}")
+    rows = _rows(features)
+    if len(rows) < 3 or rows.shape[1] < 2:
+        raise ValueError(f"a map needs at least 3 images with 2 features each, not {tuple(rows.shape)}")
+    standard = _standardised(rows)
     with keep_random_state(seed):
         _, _, directions = torch.pca_lowrank(standard, q=min(6, *standard.shape))
     directions = directions[:, :2]
@@ -121,10 +122,15 @@ def flat_map(features: Tensor, *, seed: int = 0) -> Tensor:
     return standard @ (directions * directions.gather(0, largest).sign())
 
 
-def _standardised(features: Tensor) -> Tensor:
-    """Return features (N, C) with mean 0 and standard deviation 1 in each column."""
+def _rows(features: Tensor) -> Tensor:
+    """Return features (N, C) in float32; refuse anything else."""
     if not isinstance(features, Tensor) or features.ndim != 2:
         given = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
         raise ValueError(f"features are a tensor (images, channels), one row per image, not {given}")
-    centred = features.float() - features.float().mean(0)
+    return features.float()
+
+
+def _standardised(features: Tensor) -> Tensor:
+    """Return features (N, C) with mean 0 and standard deviation 1 in each column."""
+    centred = features - features.mean(0)
     return centred / centred.std(0).clamp(min=1e-6)
