@@ -51,7 +51,7 @@ def inside(model: nn.Module) -> nn.Module:
         >>> inside(nn.DataParallel(nn.Linear(2, 1)))
         Linear(in_features=2, out_features=1, bias=True)
     """
-    while (word := _word(model)) is not None:
+    while (word := child_of_wrapper(model)) is not None:
         model = getattr(model, word)
     return model
 
@@ -64,12 +64,12 @@ def refuse_wrapped(model: nn.Module) -> None:
         ValueError: It is a wrapper; the message says how to get what is inside.
     """
     refuse_no_model(model)
-    word = _word(model)
+    word = child_of_wrapper(model)
     if word is not None:
         raise ValueError(f"{type(model).__name__} is a wrapper around a model; give what is inside, model.{word}")
 
 
-def _word(model: nn.Module) -> str | None:
+def child_of_wrapper(model: nn.Module) -> str | None:
     """Return under which name a wrapper has its model; None if it is no wrapper."""
     if isinstance(model, DataParallel | DistributedDataParallel):
         return "module"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ftlab.given import child_of_wrapper
+
 
 def bare_names(model: nn.Module) -> Callable[[str], str]:
     """Return a function that takes the prefixes which wrappers of this very model add off a name.
@@ -33,9 +35,8 @@ def bare_names(model: nn.Module) -> Callable[[str], str]:
 
 def _inner(module: nn.Module) -> str:
     """Return the prefix that this wrapper puts before the names of what it wraps; "" if it is none."""
-    if "_orig_mod" in module._modules:  # torch.compile; its class stands in a module that takes long to import
-        return "_orig_mod."
-    return "module." if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else ""
+    child = child_of_wrapper(module)
+    return "" if child is None else f"{child}."
 
 
 def bare_state_dict(model: nn.Module) -> OrderedDict[str, Tensor]:

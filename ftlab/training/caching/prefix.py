@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ftlab.given import child_of_wrapper
 from ftlab.modes import keep_modes
 from ftlab.training.caching.depthwise import QuickDepthwise
 from ftlab.training.caching.walk import NotExactError, Walk, attribute, graph_input, is_watched, trace
@@ -101,8 +102,7 @@ def refuse_what_cannot_be_split(model: nn.Module) -> None:
         raise NotExactError("no parameter of the model is frozen")
     if not any(parameter.requires_grad for parameter in parameters):
         raise NotExactError("every parameter of the model is frozen: there is nothing left to train")
-    wrapped = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
-    if isinstance(model, wrapped) or hasattr(model, "_orig_mod"):
+    if isinstance(model, torch.jit.ScriptModule) or child_of_wrapper(model) is not None:
         raise NotExactError(f"a {type(model).__name__} cannot be taken apart; give the model inside of it")
     for name, module in model.named_modules():
         if list(module.children()) and is_watched(module):
