@@ -36,7 +36,9 @@ class Table:
         """Return the table as HTML; everything in it is escaped, so a `<class 'str'>` stays readable."""
         body = tabulate(
             self.rows, self.headers, tablefmt="html", intfmt=",", floatfmt=".4g", missingval=""
-        )  # escapes
+        )  # escapes, and sends the columns of numbers to the right
+        for cell in ("th", "td"):  # the other columns need a word too: JupyterLab sends all cells to the right
+            body = body.replace(f"<{cell}>", f'<{cell} style="text-align: left;">')
         title = f"<p><b>{escape(self.title)}</b></p>" if self.title else ""
         note = f"<p>{escape(self.note)}</p>".replace("\n", "<br>") if self.note else ""
         return f"{title}{body}{note}"

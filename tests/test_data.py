@@ -276,7 +276,7 @@ def test_the_transform_is_called():
 def test_the_repr_is_the_table_of_the_classes():
     assert "emoji, twemoji, train: 352 images" in repr(data.emoji("train", "twemoji"))
     assert "digits, all: 1,797 images" in repr(data.digits("all"))
-    assert "<td>vehicle" in data.emoji("train")._repr_html_()
+    assert ">vehicle" in data.emoji("train")._repr_html_()
     assert str(DATA) not in repr(data.emoji("train")), "a stored notebook must not name this machine's folders"
 
 
