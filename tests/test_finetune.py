@@ -44,10 +44,16 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def straight(images, tmp_path_factory):
+def said():
+    """What the straight run said, line by line."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def straight(images, tmp_path_factory, said):
     """A run from beginning to end, on one process."""
     out = tmp_path_factory.mktemp("straight") / "run"
-    history = finetune.run(images, out, say=lambda line: None, **SMALL)
+    history = finetune.run(images, out, say=said.append, **SMALL)
     return out, history
 
 
@@ -74,6 +80,20 @@ def test_a_run_leaves_a_model_a_plan_and_a_report(straight):
     for words in ("What moved", "confusion matrix", "surest mistakes", torch.__version__, "Made with"):
         assert words in report
     assert re.search(r"<td[^>]*>no *<", report)  # the frozen part has not moved
+
+
+def test_epochs_are_counted_from_1_wherever_they_are_shown(straight, said):
+    out, history = straight
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3]
+    for row in history.rows:
+        (line,) = [line for line in said if line.startswith(f"epoch {row['epoch']} of 3: ")]
+        assert line.endswith(f"val accuracy {row['val accuracy']:.3f}")
+    best = history.best["epoch"]
+    assert f"best epoch: {best}" in repr(history)
+    assert f"best epoch: {best}" in (out / "report.html").read_text()
+    assert f"(epoch {best});" in said[-1]
+    assert load(out / rundir.BEST)["extra"] == {"epoch": best}
+    assert [row["epoch"] for row in load(out / rundir.LAST)["extra"]["rows"]] == [1, 2, 3]
 
 
 def test_the_best_model_is_as_good_as_the_report_says(straight, images):

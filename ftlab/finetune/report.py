@@ -51,7 +51,6 @@ def write(
         after: The parameters at the end, by name.
         machine: What it was computed on at the end, by name.
     """
-    history = History([row | {"epoch": row["epoch"] + 1} for row in history.rows])  # counted as they were said
     made_with = rundir.versions() | machine | {"command": rundir.command(plan, out)}
     sections = {
         "What was done, and why": plan.table()._repr_html_(),

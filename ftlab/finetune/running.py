@@ -40,7 +40,7 @@ def run(
 
     Under torchrun each process calls this, and they share the work: the result is the same within floating
     point. The run can be ended at any moment and goes on with `resume=True` where it last saved, to the same
-    bits as if it had not been ended.
+    bits as if it had not been ended. Its news, its history and its files count the epochs from 1.
 
     Args:
         folder: One folder of images per class, as `ftlab.data.folder` takes it.
@@ -141,7 +141,7 @@ class _Run:
                 if due and self.ranks.is_first:  # after the last batch the epoch is to be ended first
                     self._save_last()
                     saved_at = time.monotonic()
-            self._end_epoch(epoch)
+            self._end_epoch(epoch + 1)
         return self._finish()
 
     def _batches(self, epoch: int, first: int):
@@ -173,6 +173,7 @@ class _Run:
         self.step += 1
 
     def _end_epoch(self, epoch: int) -> None:
+        """Measure, save and say how the epoch went; it is counted from 1 wherever somebody reads it."""
         loss, right, count = self.sums.tolist()
         self._check_loss(loss, epoch)
         measured = self._evaluate()
@@ -185,7 +186,7 @@ class _Run:
                 save(self.out / rundir.BEST, model=self.model, extra={"epoch": epoch})
             self._save_last()
         self.say(
-            f"epoch {epoch + 1} of {self.plan.epochs}: "
+            f"epoch {epoch} of {self.plan.epochs}: "
             + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if " " in k)
         )
 
@@ -196,7 +197,7 @@ class _Run:
         smaller = f"a learning rate below {self.plan.lr:g} (--lr)"
         other = ", or --precision float32" if self.plan.precision != "float32" else ""
         problem = (
-            f"the loss is {loss} in epoch {epoch + 1}: nothing can be learned from there. "
+            f"the loss is {loss} in epoch {epoch}: nothing can be learned from there. "
             f"Begin a new run with {smaller}{other}"
         )
         raise ValueError(problem) if self.ranks.is_first else OtherRankError(problem)
@@ -279,7 +280,7 @@ class _Run:
                 last,
                 {"processes": str(self.ranks.size), "device": self.ranks.device.type},
             )
-            self.say(f"done: {evaluation!r} (epoch {best['extra']['epoch'] + 1}); see {self.out / rundir.REPORT}")
+            self.say(f"done: {evaluation!r} (epoch {best['extra']['epoch']}); see {self.out / rundir.REPORT}")
         return self.history
 
 

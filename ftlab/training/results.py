@@ -16,7 +16,7 @@ class History:
     """What happened in a training, epoch by epoch; the repr is the table.
 
     Attributes:
-        rows: One dictionary per finished epoch.
+        rows: One dictionary per finished epoch; `fit` counts them from 0 as `range` does, `finetune.run` from 1.
         best_state_dict: A copy of the `state_dict` after the best epoch (by validation accuracy, then loss); None
             if there was no validation.
         stopped: Why the training ended early; empty if it did not.
