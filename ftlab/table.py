@@ -10,7 +10,7 @@ from tabulate import tabulate
 class Table:
     """Show rows under headers; the repr is the table.
 
-    Results such as an audit or a history hold one of these and pass `__repr__` and `_repr_html_` on.
+    Results such as an audit or a history are `Tabled`: they show themselves as one of these.
 
     Example:
         >>> Table(["model", "parameters"], [["resnet18", 11_689_512], ["tiny", 42]])
@@ -49,3 +49,32 @@ class Table:
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per row."""
         return [dict(zip(self.headers, row, strict=True)) for row in self.rows]
+
+
+class Tabled:
+    """Show itself as the table that its `table()` returns.
+
+    The trap: a dataclass writes a `__repr__` of its own over this one, unless it is made with `repr=False`.
+
+    Example:
+        >>> class Bill(Tabled):
+        ...     def table(self) -> Table:
+        ...         return Table(["what", "price"], [["tea", 2]], note="thank you")
+        >>> Bill()
+        what      price
+        ------  -------
+        tea           2
+        thank you
+    """
+
+    __slots__ = ()
+
+    def table(self) -> Table:
+        """Return the table; each class has its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no table() of its own")
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()

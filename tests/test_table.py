@@ -1,12 +1,16 @@
 """Tables: text to the left, numbers to the right, as text and as HTML, and results that show themselves."""
 
+import importlib
+import pkgutil
 import re
+from dataclasses import dataclass
 
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbformat.v4 import writes as notebook_text
 
-from ftlab.table import Table
+import ftlab
+from ftlab.table import Table, Tabled
 from tests.jupyterlab import KERNEL
 
 HEADERS = ["part", "tensors", "share", "size", "kept", "nothing", "seen as"]
@@ -58,6 +62,52 @@ def test_what_looks_like_a_cell_is_text():
 
 def test_a_table_without_rows_is_html_too():
     assert Table([], [], note="nothing")._repr_html_().endswith("<p>nothing</p>")
+
+
+@dataclass(frozen=True, repr=False)
+class Bill(Tabled):
+    price: int
+
+    def table(self) -> Table:
+        return Table(["what", "price"], [["tea", self.price]])
+
+
+def written_by_dataclass(kind: type) -> bool:
+    """Whether the repr is the one that `dataclass` writes: it guards itself against what holds itself."""
+    return hasattr(kind.__repr__, "__wrapped__")
+
+
+def test_what_is_tabled_shows_itself_as_its_table():
+    assert repr(Bill(2)) == repr(Bill(2).table())
+    assert Bill(2)._repr_html_() == Bill(2).table()._repr_html_()
+    assert Bill(2) == Bill(2) != Bill(3)
+    assert not written_by_dataclass(Bill)
+
+
+def test_a_dataclass_that_writes_its_own_repr_would_be_seen():
+    @dataclass
+    class Loud(Tabled):
+        price: int
+
+    assert repr(Loud(2)).endswith("Loud(price=2)")
+    assert written_by_dataclass(Loud)
+
+
+def test_every_result_of_ftlab_shows_its_table():
+    for module in pkgutil.walk_packages(ftlab.__path__, "ftlab."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    kinds = [kind for kind in Tabled.__subclasses__() if kind.__module__.startswith("ftlab.")]
+    assert len(kinds) > 30
+    assert [kind for kind in kinds if written_by_dataclass(kind) or kind.table is Tabled.table] == []
+
+
+def test_a_result_without_a_table_says_so():
+    class Nothing(Tabled):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Nothing has no table\(\) of its own"):
+        repr(Nothing())
 
 
 def stored(html: str):

@@ -20,7 +20,7 @@ from ftlab.finetune import rundir
 from ftlab.finetune.plan import Plan
 from ftlab.random_state import keep_random_state
 from ftlab.surgery import head_names
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 from ftlab.training import loader
 
 
@@ -39,8 +39,8 @@ class Share:
         return f"{self.value:.0%} ± {self.error:.0%}"
 
 
-@dataclass(frozen=True)
-class Facts:
+@dataclass(frozen=True, repr=False)
+class Facts(Tabled):
     """What `measure` found; the repr is the table.
 
     Attributes:
@@ -103,12 +103,6 @@ class Facts:
 
     def _largest_share(self) -> float:
         return self.train[self.largest] / sum(self.train.values())
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per fact."""

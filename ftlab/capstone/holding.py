@@ -11,13 +11,13 @@ from ftlab import data
 from ftlab.data.images import Images
 from ftlab.data.own import digest, passed_over
 from ftlab.data.splits import VAL_FRACTION, in_validation
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 PARTS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class Held:
+@dataclass(frozen=True, repr=False)
+class Held(Tabled):
     """What `hold_back` made; the repr is the table.
 
     Attributes:
@@ -42,12 +42,6 @@ class Held:
                 f"passed over, made by the system: {len(self.passed_over)}, {', '.join(self.passed_over[:3])}"
             )
         return Table(["class", *PARTS], rows, title=f"{self.folder.name}, divided", note="\n".join(note))
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per class."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftlab.data.images import Images
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 from ftlab.training import Evaluation
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Finding:
     advice: str = ""
 
 
-class Verdict:
+class Verdict(Tabled):
     """The result of `judge` and `defend`; its repr is a table.
 
     Attributes:
@@ -97,9 +97,3 @@ class Verdict:
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per check."""
         return [asdict(finding) for finding in self.findings]
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 
-class Checkpoint(dict):
+class Checkpoint(Tabled, dict):
     """A checkpoint in memory: a plain dictionary, but its repr is one line per part.
 
     Example:
@@ -30,19 +30,13 @@ class Checkpoint(dict):
             rows.append([str(part), len(tensors), sum(map(_bytes, tensors)), _about(value)])
         return Table(["part", "tensors", "bytes", "what"], rows)
 
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
     def to_dict(self) -> dict[str, Any]:
         """Return the rows of the table as plain values."""
         return {"parts": self.table().to_dict()}
 
 
-@dataclass(frozen=True)
-class Saved:
+@dataclass(frozen=True, repr=False)
+class Saved(Tabled):
     """What `save` wrote; the repr is the table. It holds no tensors, so it can be kept for every epoch.
 
     Attributes:
@@ -67,12 +61,6 @@ class Saved:
         note = f"sha256 {self.sha256}" if self.sha256 else ""
         title = f"{self.path.name}: {self.size:,} bytes"
         return Table(self.contents.headers, self.contents.rows, title=title, note=note)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return path, size, sum and rows as plain values."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .info import CheckpointInfo, Finding
 from .receipt import LoadReceipt, load_tensors
@@ -16,7 +16,7 @@ SHOWN = 5
 
 
 @dataclass
-class Diagnosis:
+class Diagnosis(Tabled):
     """The result of `diagnose`; its repr has the findings, and the code that loads the file.
 
     Attributes:
@@ -77,9 +77,6 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         return "\n\n".join(filter(None, [self._title(), *map(str, self.findings), self._note()]))
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def _title(self) -> str:
         name = self.path.name if self.path else "the state_dict"

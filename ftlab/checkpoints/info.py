@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .reading.verdicts import DANGEROUS, Verdict
 
@@ -119,8 +119,8 @@ class Finding:
         )
 
 
-@dataclass
-class CheckpointInfo:
+@dataclass(repr=False)
+class CheckpointInfo(Tabled):
     """The result of `inspect`; its repr is a table of what is in the file.
 
     Attributes:
@@ -225,12 +225,6 @@ class CheckpointInfo:
             "globals": [{**asdict(one), "dangerous": one.dangerous} for one in self.globals],
             "problems": [asdict(problem) for problem in self.problems],
         }
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def _title(self) -> str:
         version = f", written by torch {self.torch_version}" if self.torch_version else ""

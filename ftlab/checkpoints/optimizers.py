@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftlab.nearest import nearest
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .names import bare_names, optimizer_names
 
@@ -20,8 +20,8 @@ _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 KEPT, FRESH, DROPPED = "kept", "fresh", "dropped"
 
 
-@dataclass(frozen=True)
-class Remap:
+@dataclass(frozen=True, repr=False)
+class Remap(Tabled):
     """What became of each parameter's state; the repr is the table.
 
     Attributes:
@@ -52,12 +52,6 @@ class Remap:
         """Return one row per parameter."""
         note = f"{len(self.kept)} kept, {len(self.fresh)} fresh, {len(self.dropped)} dropped"
         return Table(["parameter", "state", "why"], self.rows, note=note)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the names by verdict."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ftlab.freezing.evidence import named_tensors
 from ftlab.freezing.snapshot import Snapshot, same
 from ftlab.parts import by_part
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .info import SHOWN
 from .inspection import inspect
@@ -35,7 +35,7 @@ class TensorReceipt:
     changed: int
 
 
-class LoadReceipt:
+class LoadReceipt(Tabled):
     """The result of `load_into`: what really changed; its repr is a table by part of the model.
 
     Attributes:
@@ -94,12 +94,6 @@ class LoadReceipt:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dictionaries and lists."""
         return {"tensors": [asdict(tensor) for tensor in self.tensors], "skipped": self.skipped}
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def _title(self) -> str:
         count = sum(tensor.done == "loaded" for tensor in self.tensors)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ftlab.freezing.evidence import named_tensors
 from ftlab.random_state import keep_random_state
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .fresh import call_fresh
 from .loading import load
@@ -76,8 +76,8 @@ class Resume:
         return {"exact": self.exact, **vars(self)}
 
 
-@dataclass(frozen=True)
-class Ablation:
+@dataclass(frozen=True, repr=False)
+class Ablation(Tabled):
     """What each saved part is for: the resumed run without it; the repr is the table.
 
     Attributes:
@@ -93,12 +93,6 @@ class Ablation:
             parted = "never" if result.exact else result.step
             rows.append([part, parted, result.names[0] if result.names else "", result.difference])
         return Table(["left out", "differs after step", "first in", "difference at the end"], rows)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def plot(self):
         """Return a picture: a bar per part, as long as the model is off without it."""

@@ -13,7 +13,7 @@ from ftlab import pretrained
 from ftlab.learning_rates import parameter_groups
 from ftlab.nearest import nearest
 from ftlab.surgery import head_names, stages
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 from ftlab.training.stepping import PRECISIONS
 
 STRATEGIES = ("head", "last third", "everything")
@@ -21,8 +21,8 @@ FEW, MANY = 30, 500  # images per class
 UNEVEN = 3  # the largest class, in smallest classes
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Tabled):
     """What a run does. Two runs with the same plan and the same images are the same run.
 
     The model stays in eval mode while it is trained: batch norm uses the statistics that came with the weights,
@@ -84,12 +84,6 @@ class Plan:
             [name, _text(value), self.why.get(name, "")] for name, value in asdict(self).items() if name != "why"
         ]
         return Table(["choice", "value", "why"], rows)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the choices as plain numbers and strings."""

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftlab.given import expect, inside
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .evidence import check_lazy
 from .snapshot import Snapshot
@@ -39,8 +39,8 @@ class StepCost:
     backward: int
 
 
-@dataclass(frozen=True)
-class FreezeCost:
+@dataclass(frozen=True, repr=False)
+class FreezeCost(Tabled):
     """A step of the model as it is, beside one with everything trainable; the repr is the table."""
 
     now: StepCost
@@ -78,12 +78,6 @@ class FreezeCost:
         now, full = (getattr(step, field) if field else 0 for step in (self.now, self.everything))
         shown = [f"{n:,}" if unit == 1 else f"{n / unit:,.2f}{name}" for n in (now, full)]
         return [label, *shown, f"{now / full:.0%}" if full else ""]
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def cost(model: nn.Module, example: Any) -> FreezeCost:

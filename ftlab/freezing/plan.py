@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .flags import freeze, unfreeze
 from .selection import Pattern, choose
@@ -31,7 +31,7 @@ class Phase:
     lr: float
 
 
-class Phases:
+class Phases(Tabled):
     """A plan of gradual unfreezing; call it with the number of each epoch before the epoch starts."""
 
     def __init__(
@@ -74,12 +74,6 @@ class Phases:
     def to_dict(self) -> list[dict]:
         """Return one dictionary per phase."""
         return self.table().to_dict()
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def phases(

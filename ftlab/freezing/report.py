@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ftlab.parts import by_part
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .causes import ADVICE, Cause, Hindrance
 
@@ -27,7 +27,7 @@ class TensorAudit:
     change: float  # the largest absolute change of a value; NaN where it has none
 
 
-class FreezeAudit:
+class FreezeAudit(Tabled):
     """The result of `audit`; its repr is a table of the model's parts.
 
     Attributes:
@@ -91,12 +91,6 @@ class FreezeAudit:
     def to_dict(self) -> dict:
         """Return everything as plain dictionaries and lists."""
         return {"steps": self.steps, "strangers": self.strangers, "tensors": [asdict(t) for t in self.tensors]}
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def _verdict(self) -> str:
         frozen = sum(tensor.frozen for tensor in self.tensors)

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from ftlab.freezing.selection import Pattern, choose, plain_name
 from ftlab.given import expect
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .options import check_options
 
@@ -16,7 +16,7 @@ Options = float | Mapping[str, Any]
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-class ParameterGroups(list):
+class ParameterGroups(Tabled, list):
     """A list of groups, as every optimizer takes it; its repr is a table."""
 
     def table(self) -> Table:
@@ -36,12 +36,6 @@ class ParameterGroups(list):
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per group, with numbers in the place of tensors."""
         return self.table().to_dict()
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def parameter_groups(

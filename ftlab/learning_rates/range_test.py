@@ -18,7 +18,7 @@ from ftlab.freezing.evidence import check_values
 from ftlab.freezing.snapshot import Snapshot, members, trainers
 from ftlab.given import expect
 from ftlab.random_state import keep_random_state
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .xray import labelled
 
@@ -45,7 +45,7 @@ class Curve:
     reason: str
 
 
-class RangeTest:
+class RangeTest(Tabled):
     """The result of `range_test`; its repr is a table with the suggestion and its reason.
 
     Attributes:
@@ -77,12 +77,6 @@ class RangeTest:
         from .picture import sweep
 
         return sweep(self)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def range_test(

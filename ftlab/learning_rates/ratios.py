@@ -12,7 +12,7 @@ from ftlab.freezing.selection import names_by_tensor, plain_name
 from ftlab.freezing.snapshot import Snapshot, listed, trainers
 from ftlab.given import expect
 from ftlab.random_state import keep_random_state
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .xray import labelled
 
@@ -36,7 +36,7 @@ class UpdateRatio:
         return self.change / self.size if self.size else float("nan")
 
 
-class UpdateRatios:
+class UpdateRatios(Tabled):
     """The result of `update_ratio`; its repr is a table of the groups.
 
     Attributes:
@@ -79,12 +79,6 @@ class UpdateRatios:
         from .picture import ratios
 
         return ratios(self)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def update_ratio(

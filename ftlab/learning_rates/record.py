@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 if TYPE_CHECKING:
     from ftlab.plots import Picture
@@ -19,8 +19,8 @@ class Mark:
     text: str
 
 
-@dataclass
-class Timeline:
+@dataclass(repr=False)
+class Timeline(Tabled):
     """The rates that the steps get; its repr is a table of stretches with the same rates.
 
     Attributes:
@@ -68,12 +68,6 @@ class Timeline:
         from .picture import line
 
         return line(self)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def _span(start: int, count: int) -> str:

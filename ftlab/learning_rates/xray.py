@@ -14,7 +14,7 @@ from ftlab.freezing.evidence import shares_memory
 from ftlab.freezing.selection import names_by_tensor, plain_name
 from ftlab.freezing.snapshot import listed, trainers
 from ftlab.given import expect
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .options import misspelt
 
@@ -46,7 +46,7 @@ class TensorXray:
     values: int
 
 
-class OptimizerXray:
+class OptimizerXray(Tabled):
     """What an optimizer has of a model; the repr is a table, neighbours with the same entries in one row.
 
     Attributes:
@@ -97,12 +97,6 @@ class OptimizerXray:
             name, len(same), first.group or "none", first.lr, first.weight_decay, _yes(first.state),
             first.device, _yes(first.trainable), ", ".join(first.flags),
         ]  # fmt: skip
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def xray(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None) -> OptimizerXray:

@@ -7,7 +7,7 @@ from torch import nn
 
 from ftlab.modes.mapping import effect_of, shorten, word
 from ftlab.parts import by_part
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 if TYPE_CHECKING:
     from ftlab.plots import Picture
@@ -36,7 +36,7 @@ class ModeChange:
     library: str
 
 
-class ModeLog:
+class ModeLog(Tabled):
     """The changes of modes while a block of code ran; the repr is the table.
 
     Attributes:
@@ -94,12 +94,6 @@ class ModeLog:
     def to_dict(self) -> dict[str, Any]:
         """Return changes and forward passes for a program."""
         return {"changes": [asdict(change) for change in self.changes], "forwards": list(self.forwards)}
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def _which(self, change: ModeChange) -> str:
         return "all" if len(change.modules) == self._size else shorten(list(change.modules))

@@ -9,7 +9,7 @@ from torchvision.ops import StochasticDepth
 
 from ftlab.given import expect
 from ftlab.parts import by_part
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 MOVES, HOLDS, DROPS, PASSES = "statistics move", "statistics held", "drops at random", "passes all"
 
@@ -35,8 +35,8 @@ class ModuleMode:
     inside: int
 
 
-@dataclass(frozen=True)
-class ModeMap:
+@dataclass(frozen=True, repr=False)
+class ModeMap(Tabled):
     """The modes of a model's modules, as they were when `mode_map` looked; the repr is the table of its parts.
 
     Attributes:
@@ -71,12 +71,6 @@ class ModeMap:
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per module."""
         return [asdict(module) for module in self.modules]
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def mode_map(model: nn.Module) -> ModeMap:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from ftlab.given import expect
 from ftlab.random_state import keep_random_state
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 MIB = 2**20
 Gradients = Callable[[], AbstractContextManager]
@@ -46,8 +46,8 @@ class Pass:
     seconds: float
 
 
-@dataclass(frozen=True)
-class ForwardCost:
+@dataclass(frozen=True, repr=False)
+class ForwardCost(Tabled):
     """The forward passes in all combinations of modes; the repr is the table."""
 
     passes: list[Pass]
@@ -74,12 +74,6 @@ class ForwardCost:
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one dictionary per combination, in bytes and seconds."""
         return [asdict(each) for each in self.passes]
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def forward_cost(model: nn.Module, images: Tensor, *, repeat: int = 3) -> ForwardCost:

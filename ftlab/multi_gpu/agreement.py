@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ftlab.multi_gpu.device import device
 from ftlab.multi_gpu.wrappers import unwrap
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Tabled):
     """How far the ranks are apart, by name of the tensor; the repr is the table.
 
     Attributes:
@@ -36,9 +36,6 @@ class Agreement:
 
     def __repr__(self) -> str:
         return repr(self.table()) if self.differing else self.table().title
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the differences by name."""

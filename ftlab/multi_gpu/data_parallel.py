@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 Device = torch.device | str
 
@@ -110,8 +110,8 @@ class DataParallelByHand(nn.Module):
         return gather(outputs, self.devices[0])
 
 
-@dataclass(frozen=True)
-class DataParallelSteps:
+@dataclass(frozen=True, repr=False)
+class DataParallelSteps(Tabled):
     """What happened in one forward and backward pass of DataParallel; the repr is the table.
 
     Attributes:
@@ -134,12 +134,6 @@ class DataParallelSteps:
         rows.append([f"model on {self.device}", sum(self.parts), round(self.total, 6)])
         note = "the last gradient is the sum of the others, as vectors: that is what reaches the optimizer"
         return Table(["where", "images", "size of the gradient"], rows, note=note)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers."""

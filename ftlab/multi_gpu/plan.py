@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlab.multi_gpu.sampling import EachOnceSampler, shares
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 WRAPPERS = ("DistributedDataParallel", "DataParallel", "fully_shard", "none")
 SAMPLERS = ("DistributedSampler", "DistributedSampler, no set_epoch", "each image once", "none")
@@ -12,8 +12,8 @@ BATCH_NORMS = ("each rank's own", "SyncBatchNorm")
 EPOCHS = 2
 
 
-@dataclass(frozen=True)
-class RanksPlan:
+@dataclass(frozen=True, repr=False)
+class RanksPlan(Tabled):
     """What a training with these choices does, before it is run; the repr is the table.
 
     Attributes:
@@ -101,12 +101,6 @@ class RanksPlan:
             for rank, batches in enumerate(self.batches(epoch))
         ]
         return Table(["epoch", "rank", "images of each step"], rows, note="; ".join(self.notes()))
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ftlab.multi_gpu import processes
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 PATIENCE = (
     2.0  # seconds of sleep, or of work, after which a forked process counts as hanging: it needs milliseconds
@@ -29,8 +29,8 @@ class Way:
     why: str
 
 
-@dataclass(frozen=True)
-class Preflight:
+@dataclass(frozen=True, repr=False)
+class Preflight(Tabled):
     """What this process has done, what the machine has, and which way of starting processes works here.
 
     Attributes:
@@ -71,12 +71,6 @@ class Preflight:
         )
         rows = [[way.name, "yes" if way.works else "NO", way.why] for way in self.ways]
         return Table(["way", "works here", "why"], rows, title=title, note=self.advice)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""

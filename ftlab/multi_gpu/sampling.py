@@ -6,11 +6,11 @@ from typing import Any
 
 from torch.utils.data import DistributedSampler, Sampler
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 
-@dataclass(frozen=True)
-class Shares:
+@dataclass(frozen=True, repr=False)
+class Shares(Tabled):
     """Which images each rank gets in each epoch; the repr is the table.
 
     Attributes:
@@ -54,12 +54,6 @@ class Shares:
         if len(self.epochs) > 1 and self.same_order:
             parts.append("every epoch has the same order")
         return "; ".join(parts)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the positions as lists, and what is counted."""

@@ -8,7 +8,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ftlab.nearest import nearest
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .folding import folding_html
 from .rows import Row
@@ -21,7 +21,7 @@ HEADERS = ["block", "kind", "output", "parameters", "state", "mode", "mult-adds"
 
 
 @dataclass(frozen=True, repr=False)
-class ModelSummary:
+class ModelSummary(Tabled):
     """The rows of a model and its totals; the repr is a table, in a notebook one that folds.
 
     Attributes:
@@ -160,9 +160,6 @@ class ModelSummary:
         line += f"Adam adds {memory(adam)}."
         hidden = len(self.rows) - len(shown)
         return line + (f" {hidden} blocks are folded: .table(depth=...) shows them." if hidden else "")
-
-    def __repr__(self) -> str:
-        return repr(self.table())
 
     def _repr_html_(self) -> str:
         return folding_html(self.rows, self._title(), self._note(self.rows))

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ftlab.nearest import nearest
 from ftlab.runner import no_trace
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 if TYPE_CHECKING:
     from ftlab.plots import Picture
@@ -76,8 +76,8 @@ def loop_code(blocks: Sequence[str], lr: float = 0.05) -> str:
     return _HEAD.format(lr=lr) + "\n".join(f"    {line}" for line in lines)
 
 
-@dataclass
-class LoopRun:
+@dataclass(repr=False)
+class LoopRun(Tabled):
     """What each batch did; the repr is the table.
 
     Attributes:
@@ -101,12 +101,6 @@ class LoopRun:
         columns = zip(self.losses, self.gradients, self.norms, self.rates, self.distances, strict=True)
         rows = [[number, *values] for number, values in enumerate(columns, 1)]
         return Table(["batch", *COLUMNS.values()], rows, note=self.error)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain data."""

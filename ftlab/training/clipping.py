@@ -7,10 +7,10 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 
-class GradientClip:
+class GradientClip(Tabled):
     """Clip the gradients of an optimizer to one global norm, and note the norm before; the repr is the table.
 
     Call it after `backward()` and before `optimizer.step()`. It scales the gradients of all parameters that the
@@ -91,12 +91,6 @@ class GradientClip:
         from ftlab.training.picture import draw_norms
 
         return draw_norms(self)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the norms and the limit as plain numbers."""

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ftlab.modes import memory_of
 from ftlab.random_state import keep_random_state
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 MIB = 2**20
 
 
-@dataclass(frozen=True)
-class MemoryGrowth:
+@dataclass(frozen=True, repr=False)
+class MemoryGrowth(Tabled):
     """What a loop keeps after so many batches; the repr is the table.
 
     Attributes:
@@ -46,12 +46,6 @@ class MemoryGrowth:
         ]
         more = f"each further batch keeps {self.per_batch / MIB:.1f} MiB" if self.grows else "it does not grow"
         return Table(["batches", "kept", "peak"], rows, note=more)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the bytes, run by run."""

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 
-@dataclass
-class History:
+@dataclass(repr=False)
+class History(Tabled):
     """What happened in a training, epoch by epoch; the repr is the table.
 
     Attributes:
@@ -58,12 +58,6 @@ class History:
         stopped = f"ended early: {self.stopped}" if self.stopped else ""
         rows = [[row.get(key) for key in headers] for row in self.rows]
         return Table(headers, rows, note="; ".join(part for part in (best, stopped, self.cached) if part))
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rows and how it ended as plain numbers and strings."""

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 FIRST, LAST = "first", "last"
 
 
-@dataclass(frozen=True)
-class BatchOfOne:
+@dataclass(frozen=True, repr=False)
+class BatchOfOne(Tabled):
     """An image as a batch of one, and how it came to that; the repr is the table.
 
     Attributes:
@@ -31,12 +31,6 @@ class BatchOfOne:
         low, high = self.batch.min().item(), self.batch.max().item()
         note = f"now: a tensor {tuple(self.batch.shape)}, {self.batch.dtype}, from {low:.3g} to {high:.3g}"
         return Table(["found", "done"], self.steps, note=note)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shape, and what was found and done."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ftlab.given import expect
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Misfit:
     repair: str = ""
 
 
-@dataclass(frozen=True)
-class TargetCheck:
+@dataclass(frozen=True, repr=False)
+class TargetCheck(Tabled):
     """What was found in outputs and targets for a loss; the repr is the table.
 
     Attributes:
@@ -50,12 +50,6 @@ class TargetCheck:
             return Table([], [], note=f"outputs and targets fit {self.loss}")
         rows = [[misfit.what, misfit.why, misfit.repair or "(harmless)"] for misfit in self.misfits]
         return Table(["found", "so", "write"], rows, title=self.loss)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name of the loss and the misfits."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.freezing.snapshot import same
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .models import small
 
@@ -50,7 +50,7 @@ class Exhibit:
         return all(name in own and same(own[name].detach(), tensor) for name, tensor in self.truth.items())
 
 
-class Museum:
+class Museum(Tabled):
     """The exhibits of a folder, by number or by name; its repr is a table of the stories.
 
     Attributes:
@@ -90,12 +90,6 @@ class Museum:
         """Return one dictionary per exhibit."""
         keys = ("name", "story", "finds")
         return [{"path": str(one.path), **{key: getattr(one, key) for key in keys}} for one in self.exhibits]
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def trap(folder: Path) -> Path:
