@@ -6,6 +6,7 @@ import io
 import operator
 import os
 import pickle
+import re
 import struct
 import subprocess
 import zipfile
@@ -212,7 +213,8 @@ def test_code_in_torchscript_is_named(tmp_path):
     torch.jit.script(nn.Linear(2, 3)).save(tmp_path / "a.pt")
     info = inspect(tmp_path / "a.pt")
     assert info.format == "TorchScript"
-    assert any(one.name.endswith("linear.py") for one in info.dangerous)
+    # PyTorch names the file otherwise if this process has scripted such a module before: linear/___torch_mangle_0.py
+    assert any(re.search(r"/linear\b.*\.py$", one.name) for one in info.dangerous)
     assert not info.loads_safely
 
 
