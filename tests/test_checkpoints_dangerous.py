@@ -213,7 +213,7 @@ def test_code_in_torchscript_is_named(tmp_path):
     torch.jit.script(nn.Linear(2, 3)).save(tmp_path / "a.pt")
     info = inspect(tmp_path / "a.pt")
     assert info.format == "TorchScript"
-    # PyTorch names the file otherwise if this process has scripted such a module before: linear/___torch_mangle_0.py
+    # The second such module that a process scripts is named linear/___torch_mangle_0.py.
     assert any(re.search(r"/linear\b.*\.py$", one.name) for one in info.dangerous)
     assert not info.loads_safely
 
