@@ -43,7 +43,8 @@ class Path:
         self.tags: dict[str, frozenset[str]] = {}
         self.where: dict[str, int] = {}
         self.sums: dict[str, Slip] = {}  # totals that would keep graphs, unless backward is called on them
-        self.generators: dict[str, tuple[str, int]] = {}  # name: what it was made of, how often it was used
+        # name: what it was made of, how often it was used
+        self.generators: dict[str, tuple[str, int]] = dict(source.generators)
         self.loops: tuple[int, ...] = ()
         self.guards: tuple[ast.expr, ...] = ()
         self.meaning: dict[str, ast.expr] = {}  # what a name was set to last
@@ -242,7 +243,7 @@ class Path:
             return
         name = self.text(target)
         if isinstance(target, ast.Subscript) and "environ" in name:
-            assignments.environment(self, target, value)
+            assignments.environment(self, target.slice, value)
         if isinstance(target, ast.Attribute) and target.attr == "grad":
             self.event("zero_grad", of=None, model=True)
         elif isinstance(target, ast.Attribute):

@@ -133,6 +133,19 @@ def operand(node: ast.expr) -> str:
     return text if isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Subscript) else f"({text})"
 
 
+def generates_parameters(value: ast.expr) -> bool:
+    """Say whether a value is a generator of parameters, which is empty after its first use.
+
+    Example:
+        >>> texts = ("model.parameters()", "list(model.parameters())", "filter(trains, net.parameters())")
+        >>> [generates_parameters(ast.parse(text, mode="eval").body) for text in texts]
+        [True, False, True]
+    """
+    word = last(value.func) if isinstance(value, ast.Call) else ""
+    made = isinstance(value, ast.GeneratorExp) or word in ("parameters", "filter", "map")
+    return made and "param" in ast.unparse(value)
+
+
 def made_here(word: str, role: str) -> bool:
     """Say whether `word` is a class that makes things of a role.
 
