@@ -113,6 +113,16 @@ SLIPS = {
         BATCHES + "    loss = 0\n    for head in heads:\n"
         "        loss += F.cross_entropy(head(images), targets)\n" + STEP,
     ),
+    "total keeps graphs   ": (
+        "mean = 0.0\n" + PLAIN + "    mean = 0.9 * mean + 0.1 * loss\n",
+        "mean = 0.0\n" + PLAIN + "    mean = 0.9 * mean + 0.1 * loss.item()\n",
+    ),
+    "no zero_grad  ": (
+        "def train(net, dl, adam):\n    for x, y in dl:\n        F.cross_entropy(net(x), y).backward()\n"
+        "        adam.step()\n",
+        "def train(net, dl, adam):\n    for x, y in dl:\n        adam.zero_grad()\n"
+        "        F.cross_entropy(net(x), y).backward()\n        adam.step()\n",
+    ),
     "validation in train mode": (
         PLAIN + "with torch.no_grad():\n    for images, targets in val_loader:\n"
         "        right += (model(images).argmax(1) == targets).sum().item()\n",

@@ -28,7 +28,7 @@ _TYPES = {
 _WORDS = {
     "scheduler": ("sched", "lr_policy"),
     "scaler": ("scaler",),
-    "optimizer": ("optim", "opt"),
+    "optimizer": ("optim", "opt", "adam", "sgd"),
     "loss": ("criterion", "loss_f", "lossf", "loss_fn", "crit"),
     "model": ("model", "net", "backbone", "classifier", "discriminator", "generator", "critic", "encoder",
               "decoder", "student", "teacher", "learner"),
