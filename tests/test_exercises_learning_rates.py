@@ -96,7 +96,7 @@ def how_many(model, optimizer):
     return len(the_keys_of_a_dictionary(model, optimizer))
 
 
-@wrong(learning_rates.not_trained, "no set of names")
+@right(learning_rates.not_trained)
 def yielded(model, optimizer):
     yield from the_keys_of_a_dictionary(model, optimizer)
 
@@ -194,19 +194,29 @@ def a_dictionary():
     return {9: 0.001, 10: 0.0001, 25: 0.00001}
 
 
-@wrong(learning_rates.rates_of_epochs, "Epoch 9 is not trained at '1e-3'")
+@wrong(learning_rates.rates_of_epochs, "'1e-3' is a text, no number")
 def texts():
     return "1e-3", "1e-4", "1e-5"
 
 
-@wrong(learning_rates.keep_ratio, "is no choice and reason from the lists")
+@wrong(learning_rates.keep_ratio, "`StepLR` is none of the choices")
 def with_its_class():
     return "StepLR", "multiplies"
 
 
-@wrong(learning_rates.keep_ratio, "is no choice and reason from the lists")
+@wrong(learning_rates.keep_ratio, "`multiplies` is none of the choices")
 def reason_first():
     return "multiplies", "step"
+
+
+@wrong(learning_rates.keep_ratio, "`['step']` is none of the choices")
+def choice_in_a_list():
+    return ["step"], "multiplies"
+
+
+@wrong(learning_rates.keep_ratio, "`None` is none of the reasons")
+def without_a_reason():
+    return "step", None
 
 
 # --- one_cycle
@@ -332,7 +342,7 @@ def by_numpy_without_a_copy(parameter, step):
     return float(((after - before) ** 2).sum() ** 0.5 / (before**2).sum() ** 0.5)
 
 
-@wrong(learning_rates.relative_update, "not one number")
+@wrong(learning_rates.relative_update, "is one number; yours is of type `Tensor`")
 def value_by_value(parameter, step):
     before = parameter.detach().clone()
     step()

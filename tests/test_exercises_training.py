@@ -498,7 +498,7 @@ def all_losses(model, batches):
     return found
 
 
-@wrong(mean_loss, says="That is a graph")
+@wrong(mean_loss, says="are enough without a graph")
 def detaches_in_the_end(model, batches):
     model.eval()
     total = count = 0
@@ -566,12 +566,12 @@ def grows_as_tuple():
     return "total += loss", "outputs.append(output)"
 
 
-@wrong(less_memory, says="is no choice and reason from the lists")
+@wrong(less_memory, says="Not a choice and a reason: you gave a `str`")
 def only_a_choice():
     return "no_grad"
 
 
-@wrong(less_memory, says="`'gc'` is none of the choices")
+@wrong(less_memory, says="`gc` is none of the choices")
 def another_choice():
     return "gc", "no graph"
 

@@ -263,6 +263,20 @@ def test_layer_decay_refuses_what_makes_no_sense(arguments, says):
         layer_decay(SmallResNet(), **arguments)
 
 
+def test_layer_decay_opens_what_is_wrapped_around_a_model():
+    model = SmallResNet()
+    plain = [(group["name"], group["depth"]) for group in layer_decay(model, 1.0, 0.5)]
+    assert len(plain) > 4
+    for wrapped in (nn.DataParallel(model), torch.compile(model)):
+        assert [(group["name"], group["depth"]) for group in layer_decay(wrapped, 1.0, 0.5)] == plain
+
+
+@pytest.mark.parametrize("decay", ["0.7", None])
+def test_a_decay_is_a_number(decay):
+    with pytest.raises(TypeError, match="decay has to be of type int or float"):
+        layer_decay(SmallResNet(), 0.1, decay)
+
+
 def test_layer_decay_needs_something_trainable():
     with pytest.raises(ValueError, match="nothing in the model is trainable"):
         layer_decay(SmallResNet().requires_grad_(False), 0.1, 0.5)
@@ -376,7 +390,7 @@ def test_every_optimizer_can_be_looked_at_before_and_after_a_step(kind):
     optimizer.step(loss)
     found = xray(model, optimizer)
     assert found.ok
-    assert any(tensor.state for tensor in found.tensors) == bool(optimizer.state_dict()["state"])
+    assert {tensor.state for tensor in found.tensors} == {bool(optimizer.state_dict()["state"])}
     assert [tensor.lr for tensor in found.tensors] == pytest.approx([0.1] * len(found.tensors))
 
 

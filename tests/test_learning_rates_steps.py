@@ -1,13 +1,15 @@
 """How far a step moves, and the range test that leaves nothing behind."""
 
 import copy
+from random import Random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, TensorDataset
 
 from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet
@@ -147,6 +149,34 @@ def test_range_test_leaves_nothing_behind():
     with pytest.raises(KeyboardInterrupt):
         range_test(model, batches, optimizer, steps=10, loss=broken)
     expect_as_before(model, optimizer, before)
+
+
+class Noisy(TensorDataset):
+    """A data set with generators of its own."""
+
+    def __init__(self):
+        super().__init__(IMAGES, LABELS)
+        self.noise, self.choice = np.random.default_rng(1), Random(2)
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image + 0.01 * self.noise.random() + 0.01 * self.choice.random(), label
+
+
+def test_a_range_test_puts_back_the_generators_of_samplers_and_data_sets():
+    model, generator = SmallResNet(), torch.Generator().manual_seed(3)
+    inner, drawn = Noisy(), []
+    subset = Subset(inner, range(len(inner)))
+    sampler = BatchSampler(RandomSampler(subset, generator=generator), 8, drop_last=False)
+    batches = DataLoader(subset, batch_sampler=sampler)
+    for _ in range(2):
+        drawn.append(
+            (generator.get_state().tolist(), str(inner.noise.bit_generator.state), inner.choice.getstate())
+        )
+        range_test(model, batches, Adam(model.parameters()), steps=10, seeds=1)
+    assert drawn[0] == drawn[1]
+    next(iter(batches))
+    assert str(inner.noise.bit_generator.state) != drawn[0][1]  # it does draw from them
 
 
 def separable(count=64):

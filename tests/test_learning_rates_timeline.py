@@ -249,6 +249,41 @@ def test_what_cannot_be_run_is_refused():
     with pytest.raises(ValueError, match="not a loop"):
         timeline(optimizer, resume=(1, lambda state: None), loop=lambda: None)
 
+    with pytest.raises(TypeError, match="an epoch and a function"):
+        timeline(optimizer, resume=3)
+    with pytest.raises(TypeError, match="hand over its name"):
+        timeline(optimizer, loop=3)
+
+
+def test_a_loop_that_steps_another_optimizer_is_no_timeline():
+    optimizer, other = two_groups(), two_groups()
+    with pytest.raises(ValueError, match=r"never called optimizer.step\(\) of this optimizer"):
+        timeline(optimizer, loop=other.step)
+    assert len(timeline(optimizer, loop=optimizer.step).rates) == 1
+
+
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [
+        (lambda optimizer, scheduler: None, "in this order; not NoneType"),
+        (lambda optimizer, scheduler: optimizer, "not SGD"),
+        (lambda optimizer, scheduler: (scheduler, optimizer), "not StepLR, SGD"),
+        (lambda optimizer, scheduler: (two_groups(), scheduler), "belongs to another optimizer"),
+    ],
+)
+def test_what_a_resume_gives_is_judged(gives, says):
+    optimizer = two_groups()
+    scheduler = L.StepLR(optimizer, 2)
+
+    def going_on(state):
+        again = two_groups()
+        return gives(again, L.StepLR(again, 2))
+
+    with pytest.raises(TypeError, match=says):
+        timeline(optimizer, scheduler, resume=(3, going_on))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 1.0]
+    assert scheduler.last_epoch == 0
+
 
 def test_the_table_the_picture_and_the_data():
     optimizer = two_groups()

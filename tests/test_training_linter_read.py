@@ -26,6 +26,19 @@ def with_loss(line):
     return BATCHES + f"    {line}\n" + STEP
 
 
+def in_a_class(made, line, name="train_epoch"):
+    """Return a trainer with an attribute, and a line between its backward and its step."""
+    before, after = (line, "pass") if "clip" in line else ("pass", line)
+    return (
+        "class Trainer:\n    def __init__(self, model):\n        self.model = model\n"
+        "        self.optimiser = optim.AdamW(model.parameters())\n"
+        f"        {made}\n\n    def {name}(self, loader):\n        for images, targets in loader:\n"
+        "            self.optimiser.zero_grad()\n"
+        "            loss = F.cross_entropy(self.model(images), targets)\n            loss.backward()\n"
+        f"            {before}\n            self.optimiser.step()\n            {after}\n"
+    )
+
+
 SLIPS = {
     "scheduler per batch": (
         epochs("StepLR(optimizer, 7)", per_batch="scheduler.step()"),
@@ -100,6 +113,16 @@ SLIPS = {
         BATCHES + "    loss = 0\n    for head in heads:\n"
         "        loss += F.cross_entropy(head(images), targets)\n" + STEP,
     ),
+    "total keeps graphs   ": (
+        "mean = 0.0\n" + PLAIN + "    mean = 0.9 * mean + 0.1 * loss\n",
+        "mean = 0.0\n" + PLAIN + "    mean = 0.9 * mean + 0.1 * loss.item()\n",
+    ),
+    "no zero_grad  ": (
+        "def train(net, dl, adam):\n    for x, y in dl:\n        F.cross_entropy(net(x), y).backward()\n"
+        "        adam.step()\n",
+        "def train(net, dl, adam):\n    for x, y in dl:\n        adam.zero_grad()\n"
+        "        F.cross_entropy(net(x), y).backward()\n        adam.step()\n",
+    ),
     "validation in train mode": (
         PLAIN + "with torch.no_grad():\n    for images, targets in val_loader:\n"
         "        right += (model(images).argmax(1) == targets).sum().item()\n",
@@ -131,6 +154,42 @@ SLIPS = {
     "CUDA_VISIBLE_DEVICES is no string": (
         'os.environ["CUDA_VISIBLE_DEVICES"] = 1\n',
         'os.environ["CUDA_VISIBLE_DEVICES"] = "1"\n',
+    ),
+    "CUDA_VISIBLE_DEVICES too late ": (
+        'model.cuda()\nos.environ.update({"CUDA_VISIBLE_DEVICES": "1"})\n',
+        'os.environ.update(CUDA_VISIBLE_DEVICES="1", **more)\nmodel.cuda()\n',
+    ),
+    "CUDA_VISIBLE_DEVICES too late  ": (
+        'model.cuda()\nos.environ.setdefault("CUDA_VISIBLE_DEVICES", "1")\n',
+        'model.cuda()\nos.environ.setdefault("OMP_NUM_THREADS", "1")\n',
+    ),
+    "scheduler per batch  ": (
+        epochs("StepLR(optimizer, step_size=30)", per_batch="scheduler.step()"),
+        epochs("StepLR(optimizer, step_size=30 * steps_per_epoch)", per_batch="scheduler.step()"),
+    ),
+    "scheduler per batch   ": (
+        epochs("MultiStepLR(optimizer, [60, 80])", per_batch="scheduler.step()"),
+        epochs("MultiStepLR(optimizer, [60000, 80000])", per_batch="scheduler.step()"),
+    ),
+    "scheduler per batch    ": (
+        in_a_class("self.plan = lr_scheduler.StepLR(self.optimiser, 9)", "self.plan.step()", "train_epoch"),
+        in_a_class("self.plan = lr_scheduler.StepLR(self.optimiser, 9)", "self.plan.step()", "train_once"),
+    ),
+    "exhausted generator": (
+        in_a_class("self.params = (p for p in model.parameters())", "clip_grad_norm_(self.params, 1.0)"),
+        in_a_class("self.params = [p for p in model.parameters()]", "clip_grad_norm_(self.params, 1.0)"),
+    ),
+    "clip part by part": (
+        PLAIN.replace(
+            "    optimizer.step",
+            '    for group in optimizer.param_groups:\n        nn.utils.clip_grad_norm_(group["params"], 1.0)\n'
+            "    optimizer.step",
+        ),
+        PLAIN.replace(
+            "    optimizer.step",
+            '    for group in optimizer.param_groups:\n        group["lr"] *= 0.9\n'
+            f"    {CLIP}\n    optimizer.step",
+        ),
     ),
     "no zero_grad": (
         PLAIN.replace("    optimizer.zero_grad()\n", ""),

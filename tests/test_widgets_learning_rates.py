@@ -60,6 +60,18 @@ def test_decay_sets_the_rates_from_the_head_on(model):
     assert [slider.value for slider in panel.rates.values()] == pytest.approx([0.001, 0.01, 0.1])
 
 
+def test_a_single_layer_has_one_rate():
+    layer, images = nn.Linear(4, 3), torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    panel = RatesPanel(layer, images, LABELS)
+    panel.rates["*"].value = 0.1
+    panel.step.click()
+    assert panel.failure is None
+    assert [group.lr for group in panel.ratios.groups] == [pytest.approx(0.1)]
+    assert '"*": 0.1' in panel.code()
+    with pytest.raises(TypeError, match="the model has to be of type Module"):
+        RatesPanel("resnet18", images, LABELS)
+
+
 def test_what_is_marked_is_said(panel):
     assert "nothing to object to" in repr(panel)
     panel.schedule.value = "step"

@@ -162,6 +162,8 @@ def test_small_data_is_used_three_times(model):
     assert len(panel.batches) == 3
     with pytest.raises(ValueError, match="do not belong together"):
         LoopPanel(model, IMAGES, LABELS[:3])
+    with pytest.raises(TypeError, match="the model has to be of type Module"):
+        LoopPanel(model.state_dict(), IMAGES, LABELS)
 
 
 def test_the_twin_has_the_words_the_numbers_and_the_code(panel):

@@ -162,14 +162,41 @@ def some(names: Iterable[str], show: int = 2) -> str:
 
 
 def as_names(value: object, known: Collection[str]) -> set[str]:
-    """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known."""
+    """Return a prediction as a set of names; raise `Wrong` if it is not one, or has a name that is not known.
+
+    Example:
+        >>> as_names(["total+=loss "], ["total += loss", "total"])
+        {'total += loss'}
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         kind = type(value).__name__
         raise Wrong(f"Not a set of names: what you gave is of type `{kind}`.", ask='Is it like `{"a", "b"}`?')
-    names = {str(name) for name in value}
+    meant = {"".join(name.split()): name for name in known}  # spaces do not matter
+    names = {meant.get("".join(str(name).split()), str(name)) for name in value}
     if names - set(known):
         raise Wrong(f"{some(names - set(known))}: no such name is in the task.", ask="Which names does it list?")
     return names
+
+
+def choice_and_reason(value: object, choices: Collection[str], reasons: Collection[str]) -> tuple[str, str]:
+    """Return a choice and its reason; raise `Wrong` if they are not from the lists of the task.
+
+    Example:
+        >>> choice_and_reason(["red ", "warm"], ("red", "blue"), ("warm", "cold"))
+        ('red', 'warm')
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        kind = type(value).__name__
+        raise Wrong(f"Not a choice and a reason: you gave a `{kind}`.", ask='Is it like `("choice", "reason")`?')
+    found = []
+    for given, known, what in zip(value, (choices, reasons), ("choices", "reasons"), strict=True):
+        name = given.strip() if isinstance(given, str) else given
+        if not isinstance(name, str) or name not in known:
+            listed = ", ".join(f'"{one}"' for one in known)
+            text = f"`{name}` is none of the {what}: {listed}."
+            raise Wrong(text, ask="The choice comes first, then the reason, each as a text?")
+        found.append(name)
+    return found[0], found[1]
 
 
 def as_number(value: object, what: str) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ftlab.given import expect
+from ftlab.given import expect, inside
 
 from .groups import _NORMS, ParameterGroups, split_decay
 from .options import check_options, check_rate
@@ -27,6 +27,8 @@ def layer_decay(
 
     Args:
         model: Its modules stand in the order of `forward`, as in every classification network of torchvision.
+            What `DataParallel` or `torch.compile` made of it is opened. A whole network in a class of your own
+            (`self.backbone`) is one block: make its groups from `model.backbone`.
         lr: Learning rate of the head.
         decay: Factor from one block to the one before; 1 gives all the same. ULMFiT divides by 2.6 (0.38), the
             recipes of vision transformers multiply by 0.65 to 0.9.
@@ -36,6 +38,7 @@ def layer_decay(
 
     Raises:
         ValueError: If `decay` is not in (0, 1], `lr` is negative, an option is misspelt, or nothing is trainable.
+        TypeError: If `lr` or `decay` is no number.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 2))
@@ -47,10 +50,12 @@ def layer_decay(
         3              2  0.01            2        10
     """
     expect(model, nn.Module, "the model", "layer_decay(model, lr, decay)")
+    expect(decay, (int, float), "decay", "layer_decay(model, lr, decay=0.7)")
     if not 0 < decay <= 1:
         raise ValueError(f"decay is a factor above 0 and at most 1, not {decay!r}")
     check_rate(lr, "layer_decay")
     check_options(options, "layer_decay")
+    model = inside(model)
     found = depths(model)
     parts = []
     for depth, (label, parameters) in enumerate(found):

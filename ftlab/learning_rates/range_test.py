@@ -5,14 +5,17 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftlab.freezing.evidence import check_values
 from ftlab.freezing.snapshot import Snapshot, members, trainers
@@ -94,7 +97,8 @@ def range_test(
     """Train for `steps` steps at rates rising from `low` to `high`, and suggest a rate to begin with.
 
     Nothing is left behind: parameters, buffers (batch norm), gradients, modes, optimizer, schedulers, the random
-    states and the loader's generator are as before, also after an error or Ctrl-C.
+    states and the generators of the loader, its samplers and its data set are as before, also after an error or
+    Ctrl-C.
 
     The trap: the suggestion holds for this batch size, this optimizer and these frozen parts, and is a place to
     begin, not the best rate. One run of the test depends on its seed; look at the band.
@@ -253,12 +257,34 @@ def _suggest(rates: list[float], losses: list[list[float]]) -> tuple[float | Non
 @contextmanager
 def _keep_generators(batches: Any) -> Iterator[None]:
     """Put the generators of a loader and its samplers back: they are no part of the global random state."""
-    sampler = getattr(batches, "sampler", None)
-    places = (batches, sampler, getattr(batches, "batch_sampler", None))
-    found = {id(g): g for p in places if isinstance(g := getattr(p, "generator", None), torch.Generator)}
-    states = [(generator, generator.get_state()) for generator in found.values()]
+    restores = [_restore_of(generator) for generator in _generators(batches)]
     try:
         yield
     finally:
-        for generator, state in states:
-            generator.set_state(state)
+        for restore in restores:
+            restore()
+
+
+_PARTS = (Dataset, Sampler, DataLoader)
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+def _generators(loader: Any) -> list[Any]:
+    """Return the generators that a loader has, and those of its samplers and data sets, one inside the other."""
+    seen: dict[int, Any] = {id(loader): loader}
+    for part in (parts := [loader]):
+        inner = [one for one in getattr(part, "__dict__", {}).values() if isinstance(one, _PARTS + _GENERATORS)]
+        fresh = {id(one): one for one in inner if id(one) not in seen}
+        seen |= fresh
+        parts += [one for one in fresh.values() if isinstance(one, _PARTS)]
+    return [one for one in seen.values() if isinstance(one, _GENERATORS)]
+
+
+def _restore_of(generator: Any) -> Callable[[], Any]:
+    """Return a function that puts a generator back to where it is now."""
+    if isinstance(generator, np.random.Generator):
+        bits, state = generator.bit_generator, generator.bit_generator.state
+        return lambda: setattr(bits, "state", state)
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    return partial(generator.set_state, generator.get_state())

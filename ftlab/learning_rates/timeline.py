@@ -52,7 +52,7 @@ def timeline(
 
     Raises:
         ValueError: If there is nothing to run, or `resume` is asked for with a loop.
-        TypeError: If the scheduler belongs to another optimizer.
+        TypeError: If the scheduler belongs to another optimizer, or `resume` does not give both.
 
     Example:
         >>> import torch
@@ -72,6 +72,8 @@ def timeline(
     run = loop or (lambda: declared(optimizer, scheduler, epochs, batches, when, metric))
     start = [float(group["lr"]) for _, _, group in labelled([optimizer])]
     found = dry_run(optimizer, scheduler, run, batches if loop is None or batches > 1 else 0)
+    if loop and not found.rates and not found.marks:
+        raise ValueError("the loop never called optimizer.step() of this optimizer; is it another one's?")
     found.marks += judge(found, scheduler, start)
     if resume:
         _resume(found, optimizer, scheduler, epochs, batches, when, metric, resume)
@@ -92,6 +94,10 @@ def _check(optimizer, scheduler, epochs, batches, when, loop, resume) -> None:
         raise ValueError(f"when is one of {', '.join(map(repr, When.__args__))}, not {when!r}")
     if resume and loop:
         raise ValueError("resume needs epochs and batches, not a loop")
+    if loop is not None and not callable(loop):
+        raise TypeError(f"loop is a function without arguments, not a {type(loop).__name__}: hand over its name")
+    if resume is not None and not (isinstance(resume, tuple | list) and len(resume) == 2 and callable(resume[1])):
+        raise TypeError(f"resume is an epoch and a function, such as (5, go_on), not {resume!r}")
     if resume and not 0 < resume[0] < epochs:
         raise ValueError(f"resume is at an epoch from 1 to {epochs - 1}, not {resume[0]}")
 
@@ -103,7 +109,7 @@ def _resume(found, optimizer, scheduler, epochs, batches, when, metric, resume) 
         warnings.simplefilter("ignore")
         declared(optimizer, scheduler, epoch, batches, when, metric)
         state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict() if scheduler else None}
-        again, going_on = build(state)
+        again, going_on = _built(build(state))
         run = dry_run(again, going_on, lambda: declared(again, going_on, epochs, batches, when, metric, epoch), 0)
     found.resumed, found.resumed_at = run.rates, epoch * batches
     found.marks += [Mark("raised", found.resumed_at + m.step, f"after the resume: {m.text}") for m in run.marks]
@@ -114,6 +120,19 @@ def _resume(found, optimizer, scheduler, epochs, batches, when, metric, resume) 
             )
             found.marks.append(Mark("jump", found.resumed_at + step, text))
             break
+
+
+def _built(given: Any) -> tuple[Optimizer, LRScheduler | None]:
+    """Return what the learner's code has built; raise if it is no optimizer and a scheduler of it."""
+    pair = given if isinstance(given, tuple | list) else (given,)
+    if len(pair) != 2 or not isinstance(pair[0], Optimizer) or not isinstance(pair[1], LRScheduler | None):
+        found = ", ".join(type(one).__name__ for one in pair)
+        raise TypeError(
+            f"the code for the resume returns an optimizer and a scheduler, in this order; not {found}"
+        )
+    if pair[1] is not None and pair[1].optimizer is not pair[0]:
+        raise TypeError("the scheduler of the resume belongs to another optimizer than the one returned with it")
+    return pair[0], pair[1]
 
 
 def _alike(one: Sequence[float], other: Sequence[float]) -> bool:

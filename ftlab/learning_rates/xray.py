@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from ftlab.freezing.evidence import shares_memory
 from ftlab.freezing.selection import names_by_tensor, plain_name
@@ -184,12 +184,17 @@ def _look(name: str, tensor: Tensor, owners: list[_Place], twin: bool, in_model:
         " and ".join(dict.fromkeys(place.label for place in owners)),
         lr,
         first.group.get("weight_decay") if first else None,
-        any(bool(place.optimizer.state.get(tensor)) for place in owners),
+        any(_remembers(place.optimizer, tensor) for place in owners),
         str(tensor.device),
         tensor.requires_grad,
         tuple(flag for flag, found in flags if found),
         0 if nn.parameter.is_lazy(tensor) else tensor.numel(),
     )
+
+
+def _remembers(optimizer: Optimizer, tensor: Tensor) -> bool:
+    """Return whether an optimizer has a state for a tensor; LBFGS has one for all."""
+    return bool(optimizer.state) if isinstance(optimizer, LBFGS) else bool(optimizer.state.get(tensor))
 
 
 def _twins(model: nn.Module, places: list[_Place]) -> set[int]:

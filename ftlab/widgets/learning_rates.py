@@ -180,8 +180,10 @@ def _slider(name: str, rate: float) -> w.FloatLogSlider:
 
 
 def _parts(model: nn.Module, parts: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
+    expect(model, nn.Module, "the model", "RatesPanel(model, images, targets)")
     if parts is None:
         parts = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+        parts = parts or ["*"]  # a single layer has no children
     found = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1e-3)
     for name in found:
         expect(name, str, "the name of a part", "RatesPanel(model, images, targets, ['layer4', 'fc'])")

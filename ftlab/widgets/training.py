@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import ipywidgets as w
 from torch import Tensor, nn
 
+from ftlab.given import expect
 from ftlab.training import LoopReport, check_loop
 from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, run_blocks
 from ftlab.widgets.html import escape
@@ -54,6 +55,7 @@ class LoopPanel(Panel):
     title = "A loop of blocks"
 
     def __init__(self, model: nn.Module, images: Tensor, targets: Tensor, *, lr: float = 0.05) -> None:
+        expect(model, nn.Module, "the model", "LoopPanel(model, images, targets)")
         self.model, self.lr = model, lr
         self.batches = _batches(images, targets)
         self.blocks: list[str] = list(RIGHT)

@@ -4,6 +4,7 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 
+from ftlab.exercises.behaviour import choice_and_reason
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.learning_rates.recording import recorded, weights
 
@@ -22,15 +23,7 @@ _REASONS = {
 
 def check_keep_ratio(answer):
     """Two groups at 0.01 and 0.1, six real steps of the chosen scheduler, the ratio at each; the reason."""
-    value = answer()
-    if (
-        not isinstance(value, tuple | list)
-        or len(value) != 2
-        or value[0] not in _CHOICES
-        or value[1] not in _REASONS
-    ):
-        raise Wrong(f"`{value!r}` is no choice and reason from the lists.", ask="Is the choice first?")
-    choice, reason = value
+    choice, reason = choice_and_reason(answer(), _CHOICES, _REASONS)
     optimizer = SGD([{"params": [p], "lr": lr} for p, lr in zip(weights(2), (0.01, 0.1), strict=True)])
     scheduler = _CHOICES[choice](optimizer)
     for step in range(6):
@@ -58,6 +51,14 @@ def _ratio_cosine():
     return "cosine", "multiplies"
 
 
+def _ratio_as_class():
+    return "StepLR", "multiplies"
+
+
+def _ratio_reason_first():
+    return "multiplies", "step"
+
+
 def _ratio_wrong_reason():
     return "step", "small"
 
@@ -76,6 +77,8 @@ def _ratio_per_group():
     mistakes=[
         Mistake(_ratio_one_cycle, says="With one cycle, step 0"),
         Mistake(_ratio_cosine, says="With cosine, step 1"),
+        Mistake(_ratio_as_class, says="`StepLR` is none of the choices"),
+        Mistake(_ratio_reason_first, says="`multiplies` is none of the choices"),
         Mistake(_ratio_wrong_reason, says="is not why. How small"),
         Mistake(_ratio_per_group, says="is not why. Every scheduler"),
     ],
@@ -113,6 +116,9 @@ def check_one_cycle(answer):
             f"At the last of 20 batches the rate is still {rates[-1][1]:.2g}: the cycle has not come to its end."
         )
         raise Wrong(text, ask="For how many steps was the cycle made?")
+    if rates[0][1] >= max(rate for _, rate in rates):
+        text = "The very first batch has the highest rate of all: nothing rises before it falls."
+        raise Wrong(text, ask="Which schedule was asked for, and how does it begin?")
     for number, wanted in enumerate((0.01, 0.1)):
         highest = max(rate[number] for rate in rates)
         if not abs(highest / wanted - 1) <= 0.05:
@@ -143,6 +149,10 @@ def _cosine_instead(optimizer, epochs, batches):
     return CosineAnnealingLR(optimizer, epochs)
 
 
+def _cosine_over_all(optimizer, epochs, batches):
+    return CosineAnnealingLR(optimizer, epochs * batches)
+
+
 @exercise(
     check=check_one_cycle,
     hints=[
@@ -156,6 +166,7 @@ def _cosine_instead(optimizer, epochs, batches):
         Mistake(_cycle_counted_in_epochs, says="refused to go on"),
         Mistake(_cycle_too_long, says="the cycle has not come to its end"),
         Mistake(_cosine_instead, says="the cycle has not come to its end"),
+        Mistake(_cosine_over_all, says="nothing rises before it falls"),
     ],
     remember="OneCycleLR replaces the rates: one max_lr per group, and as many steps as there are batches.",
 )

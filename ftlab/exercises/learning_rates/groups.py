@@ -1,6 +1,6 @@
 """A rate for each part, with nothing forgotten, and finding what was."""
 
-from collections.abc import Set
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -16,6 +16,10 @@ def check_two_rates(answer):
     cases = [(SmallResNet(), "fc"), (small_mobilenet(), "features.1"), (small_vit(), "heads")]
     for model, new in cases:
         rates = _rates(model, answer(model, new, 0.1))
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        if frozen:
+            text = f"Your answer has frozen {some(frozen)}: at any rate it stays as it is."
+            raise Wrong(text, ask="Which line changes the model? The groups alone were asked for.")
         fresh = below(model, new)
         _expect_rate({n: r for n, r in rates.items() if n in fresh}, 0.1, f"The part `{new}` should learn at 0.1")
         others = {n: r for n, r in rates.items() if n not in fresh}
@@ -81,6 +85,12 @@ def _new_part_only(model, new, lr):
     return [{"params": list(model.get_submodule(new).parameters()), "lr": lr}]
 
 
+def _freezes_the_rest(model, new, lr):
+    model.requires_grad_(False)
+    model.get_submodule(new).requires_grad_(True)
+    return _a_group_each(model, new, lr)
+
+
 def _all_in_the_second(model, new, lr):
     part = model.get_submodule(new)
     return [{"params": list(part.parameters()), "lr": lr}, {"params": list(model.parameters()), "lr": lr / 10}]
@@ -112,6 +122,7 @@ def _misspelt_rate(model, new, lr):
         Mistake(_by_substring, says="all else should learn at 0.01, but"),
         Mistake(_everything_slower, says="should learn at 0.1, but"),
         Mistake(_new_part_only, says="is in no group"),
+        Mistake(_freezes_the_rest, says="Your answer has frozen"),
         Mistake(_all_in_the_second, says="some parameters appear in more than one parameter group"),
         Mistake(_by_children, says="`class_token` is in no group"),
         Mistake(_misspelt_rate, says="got the optimizer's own rate"),
@@ -147,11 +158,11 @@ def check_not_trained(answer):
 
 
 def _expect_names(value: object, wanted: set[str], where: str) -> None:
-    if not isinstance(value, Set | list | tuple) or not all(isinstance(name, str) for name in value):
-        raise Wrong(
-            f"You gave `{value!r:.60}`, no set of names.", ask="Which method gives names with parameters?"
-        )
-    found = set(value)
+    names = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [None]
+    if not all(isinstance(name, str) for name in names):
+        kind = type(value).__name__
+        raise Wrong(f"You gave a `{kind}`, no set of names.", ask="Which method gives names with parameters?")
+    found = set(names)
     if found - wanted:
         raise Wrong(
             f"{where}; you named {some(found - wanted)}.", ask="Is it trainable, and in no group, by identity?"
@@ -168,6 +179,16 @@ def _by_loop(model, optimizer):
         if parameter.requires_grad and not owned:
             found.add(name)
     return found
+
+
+def _one_after_the_other(model, optimizer):
+    owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    return (name for name, p in model.named_parameters() if p.requires_grad and p not in owned)
+
+
+def _the_tensors(model, optimizer):
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {p for p in model.parameters() if p.requires_grad and id(p) not in owned}
 
 
 def _by_value(model, optimizer):
@@ -206,7 +227,7 @@ def _without_gradient(model, optimizer):
         "Collect the `id` of everything that the optimizer has, of all groups.",
         "Go through `model.named_parameters()`: trainable, and its `id` is not among those.",
     ],
-    also_right=[_by_loop],
+    also_right=[_by_loop, _one_after_the_other],
     mistakes=[
         Mistake(_by_value, says="Of two fresh batch norms"),
         Mistake(_frozen_ones_too, says="What the optimizer does not have is frozen"),
@@ -214,6 +235,7 @@ def _without_gradient(model, optimizer):
             _first_group_only, says="Of two fresh batch norms the optimizer has the first; you named `0.bias`"
         ),
         Mistake(_by_count, says="The head was replaced"),
+        Mistake(_the_tensors, says="You gave a `set`, no set of names"),
         Mistake(_without_gradient, says="The optimizer has all parameters"),
     ],
     remember="An optimizer keeps the tensors that it was given, not the model. Look by identity, or use `xray`.",

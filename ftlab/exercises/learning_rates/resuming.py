@@ -29,6 +29,7 @@ def check_go_on(answer):
     state = copy.deepcopy({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()})
     momentum = optimizer.state[weight]["momentum_buffer"].clone()
     wanted = _run(optimizer, scheduler, 6)
+    weight.grad = torch.full_like(weight, 0.5)  # other data: four epochs made again give another momentum
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = answer([weight], state)
@@ -77,6 +78,15 @@ def _no_optimizer_state(parameters, state):
     return optimizer, scheduler
 
 
+def _four_epochs_again(parameters, state):
+    optimizer = SGD(parameters, lr=0.5, momentum=0.9)
+    scheduler = LinearLR(optimizer, 0.1, total_iters=8)
+    for _ in range(state["scheduler"]["last_epoch"]):
+        optimizer.step()
+        scheduler.step()
+    return optimizer, scheduler
+
+
 def _two_optimizers(parameters, state):
     optimizer = SGD(parameters, lr=0.5, momentum=0.9)
     scheduler = LinearLR(optimizer, 0.1, total_iters=8)
@@ -98,6 +108,7 @@ def _two_optimizers(parameters, state):
     mistakes=[
         Mistake(_no_scheduler_state, says="Epoch 5 was trained at"),
         Mistake(_no_optimizer_state, says="The momentum of the optimizer is not that of the state"),
+        Mistake(_four_epochs_again, says="The momentum of the optimizer is not that of the state"),
         Mistake(_two_optimizers, says="The scheduler belongs to another optimizer"),
     ],
     remember="Make the optimizer, make the scheduler, then load both: making a scheduler sets the rate.",

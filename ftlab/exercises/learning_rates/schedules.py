@@ -1,11 +1,14 @@
 """Where the scheduler is stepped, and which epoch gets which rate."""
 
 import warnings
+from functools import partial
 
+import numpy as np
 import torch
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
+from ftlab.exercises.behaviour import as_number
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.learning_rates.recording import recorded, weights
 
@@ -42,7 +45,8 @@ def _gradients(optimizer: torch.optim.Optimizer) -> list[float]:
     """Return a list that gets the gradient of each step; that of one batch is 1."""
     found: list[float] = []
     (weight,) = optimizer.param_groups[0]["params"]
-    optimizer.register_step_pre_hook(lambda *_: found.append(0.0 if weight.grad is None else weight.grad.item()))
+    # after the step: where it is given a closure, the gradient comes within
+    optimizer.register_step_post_hook(lambda *_: found.append(0.0 if weight.grad is None else weight.grad.item()))
     return found
 
 
@@ -76,6 +80,19 @@ def _with_while(batches, loss, optimizer, scheduler, epochs):
             optimizer.step()
             optimizer.zero_grad()
         epoch += 1
+        scheduler.step()
+
+
+def _with_closure(batches, loss, optimizer, scheduler, epochs):
+    def closure(batch):
+        optimizer.zero_grad()
+        value = loss(batch)
+        value.backward()
+        return value
+
+    for _ in range(epochs):
+        for batch in batches:
+            optimizer.step(partial(closure, batch))
         scheduler.step()
 
 
@@ -132,7 +149,7 @@ def _both_per_epoch(batches, loss, optimizer, scheduler, epochs):
         "PyTorch warns when this runs. At which rate is the very first batch trained?",
         "A schedule is counted in epochs here: one `scheduler.step()` per epoch, after its batches.",
     ],
-    also_right=[_with_while, _before_all_but_the_first],
+    also_right=[_with_while, _before_all_but_the_first, _with_closure],
     mistakes=[
         Mistake(_per_batch, says="step 2 was made at 0.1 instead of 1"),
         Mistake(_before_the_batch, says="step 1 was made at 0.1 instead of 1"),
@@ -157,7 +174,7 @@ def train_epochs(batches, loss, optimizer, scheduler, epochs: int) -> None:
 def check_rates_of_epochs(answer):
     """A real Adam with a real StepLR, run for 30 epochs of two batches."""
     value = answer()
-    if not isinstance(value, tuple | list) or len(value) != 3:
+    if not isinstance(value, tuple | list | np.ndarray | torch.Tensor) or len(value) != 3:
         raise Wrong(f"Three rates were asked for, you gave `{value!r}`.", ask="Is it like `(0.1, 0.1, 0.1)`?")
     optimizer = Adam(weights(), lr=0.001)
     scheduler, rates = StepLR(optimizer, 10, 0.1), []
@@ -167,7 +184,9 @@ def check_rates_of_epochs(answer):
             optimizer.step()
         scheduler.step()
     for epoch, said in zip((9, 10, 25), value, strict=True):
-        if not isinstance(said, int | float) or not abs(said - rates[epoch]) <= 1e-9:
+        if isinstance(said, str):
+            raise Wrong(f"{said!r} is a text, no number.", ask="Without the quotation marks?")
+        if not abs(as_number(said, "rate of an epoch") - rates[epoch]) <= 1e-9:
             raise Wrong(
                 f"Epoch {epoch} is not trained at {said!r}.",
                 ask="Epochs are counted from 0. How often has `scheduler.step()` been called before it?",
@@ -176,6 +195,14 @@ def check_rates_of_epochs(answer):
 
 def _rates_as_powers():
     return [10**-3, 10**-4, 10**-5]
+
+
+def _rates_as_array():
+    return np.float32([1e-3, 1e-4, 1e-5])
+
+
+def _rates_as_text():
+    return "1e-3", "1e-4", "1e-5"
 
 
 def _one_early():
@@ -200,8 +227,9 @@ def _every_batch():
         "Epochs 0 to 9 are the first ten.",
         "After each ten calls the rate is multiplied with 0.1: not subtracted from, and not per batch.",
     ],
-    also_right=[_rates_as_powers],
+    also_right=[_rates_as_powers, _rates_as_array],
     mistakes=[
+        Mistake(_rates_as_text, says="is a text, no number"),
         Mistake(_one_early, says="Epoch 9 is not trained at 0.0001"),
         Mistake(_one_late, says="Epoch 10 is not trained at 0.001"),
         Mistake(_subtracted, says="Epoch 10 is not trained at 0.0009"),

@@ -1,9 +1,11 @@
 """How far a step really moves."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
+from ftlab.exercises.behaviour import as_number
 from ftlab.exercises.core import Mistake, Wrong, exercise
 
 
@@ -28,15 +30,12 @@ def check_relative_update(answer):
 def _judge(value: object, wanted: float, calls: int, where: str) -> None:
     if calls != 1:
         raise Wrong(f"`step` was called {calls} times.", ask="How many steps are to be measured?")
-    if (isinstance(value, torch.Tensor) and value.numel() != 1) or not isinstance(
-        value, int | float | torch.Tensor
-    ):
-        raise Wrong(f"You gave a `{type(value).__name__}`, not one number.", ask="Which norm makes one of many?")
-    if float(value) == 0:
+    value = as_number(value, "relative size of the change")
+    if value == 0:
         text = f"{where}: the step has moved the parameter, and you found a change of exactly 0."
         raise Wrong(text, ask="An optimizer writes into the tensor in place. What did you keep from before?")
-    if not abs(float(value) / wanted - 1) <= 1e-3:  # nan is not close to anything
-        text = f"{where}: you found {float(value):.4g}. That is not the size of the change over the size before."
+    if not abs(value / wanted - 1) <= 1e-3:  # nan is not close to anything
+        text = f"{where}: you found {value:.4g}. That is not the size of the change over the size before."
         raise Wrong(text, ask="Is it the norm of a difference, and what is it divided by?")
 
 
@@ -46,6 +45,18 @@ def _by_hand(parameter, step):
     with torch.no_grad():
         change = parameter - before
         return (change.square().sum() / before.square().sum()).sqrt().item()
+
+
+def _by_numpy(parameter, step):
+    before = parameter.detach().numpy().copy()
+    step()
+    return np.linalg.norm(parameter.detach().numpy() - before) / np.linalg.norm(before)
+
+
+def _the_whole_tensor(parameter, step):
+    before = parameter.detach().clone()
+    step()
+    return (parameter.detach() - before) / before
 
 
 def _no_copy(parameter, step):
@@ -84,8 +95,9 @@ def _gradient_instead(parameter, step):
         "Keep the values from before. Is what you keep a copy, or another look at the same memory?",
         "`tensor.detach().clone()` is a copy; `tensor.norm()` is the size.",
     ],
-    also_right=[_by_hand],
+    also_right=[_by_hand, _by_numpy],
     mistakes=[
+        Mistake(_the_whole_tensor, says="is one number; yours is of type `Tensor`"),
         Mistake(_no_copy, says="a change of exactly 0"),
         Mistake(_detach_only, says="a change of exactly 0"),
         Mistake(_not_relative, says="not the size of the change over the size before"),

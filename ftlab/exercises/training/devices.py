@@ -17,6 +17,9 @@ def check_visible(answer):
         raise Wrong(f"A dictionary with the keys {keys} was asked for.", ask='Is it like `{"2,0": [], ...}`?')
     for setting in _SETTINGS:
         real, said = _read(setting), value[setting]
+        if isinstance(said, str) or (isinstance(said, list | tuple) and any(isinstance(n, str) for n in said)):
+            text = f"For `{setting!r}` you gave `{said!r}`: a list of numbers was asked for, and that is text."
+            raise Wrong(text, ask="Is it like `[2, 0]`?")
         if not isinstance(said, list | tuple) or list(said) != real:
             text = f"With `{setting!r}` the visible GPUs are not `{said!r}`."
             raise Wrong(text, ask=_ASKS[setting])
@@ -47,6 +50,10 @@ def _visible_as_tuples():
     return {"2,0": (2, 0), "0,x,1": (0,), "1,-1,0": (1,), "0,0": (), "": ()}
 
 
+def _as_text():
+    return {"2,0": ["2", "0"], "0,x,1": ["0"], "1,-1,0": ["1"], "0,0": [], "": []}
+
+
 def _sorted_by_number():
     return {"2,0": [0, 2], "0,x,1": [0], "1,-1,0": [1], "0,0": [], "": []}
 
@@ -75,6 +82,7 @@ def _empty_is_all():
     ],
     also_right=[_visible_as_tuples],
     mistakes=[
+        Mistake(_as_text, says="a list of numbers was asked for"),
         Mistake(_sorted_by_number, says="With `'2,0'` the visible GPUs are not `[0, 2]`"),
         Mistake(_skips_what_is_wrong, says="With `'0,x,1'`"),
         Mistake(_minus_one_is_skipped, says="With `'1,-1,0'`"),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ftlab.exercises.behaviour import as_names, images
+from ftlab.exercises.behaviour import as_names, choice_and_reason, images
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
 from ftlab.modes import memory_of
@@ -120,6 +120,7 @@ def what_grows() -> set[str]:
 
 # --- less_memory
 
+_CHOICES = ("empty_cache", "del", "eval", "no_grad")
 _ASK = "Which of them changes what is kept while the images go through, and which only tidies up?"
 _REASONS = {
     "no graph": "",
@@ -131,16 +132,10 @@ _REASONS = {
 
 def check_less_memory(answer):
     """The peak of a validation of four batches, counted with each choice; the reason."""
-    value = answer()
-    if not isinstance(value, tuple | list) or len(value) != 2 or value[1] not in _REASONS:
-        raise Wrong(f"`{value!r}` is no choice and reason from the lists.", ask="Is the choice first?")
-    choice, reason = value
+    choice, reason = choice_and_reason(answer(), _CHOICES, _REASONS)
     model = SmallResNet().eval()
     batches = [images() for _ in range(4)]
-    ways = _ways(model)
-    if choice not in ways:
-        raise Wrong(f"`{choice!r}` is none of the choices.", ask="How are they called in the task?")
-    peaks = {way: memory_of(run, batches)[1] for way, run in ways.items()}
+    peaks = {way: memory_of(run, batches)[1] for way, run in _ways(model).items()}
     if peaks[choice] > min(peaks.values()):
         text = f'With "{choice}" the peak is {peaks[choice]:,} bytes, and {peaks["nothing"]:,} without it.'
         raise Wrong(text, ask=_ASK)
@@ -186,6 +181,10 @@ def _less_by_eval():
     return "eval", "dropout"
 
 
+def _less_as_call():
+    return "torch.no_grad()", "no graph"
+
+
 def _less_wrong_reason():
     return "no_grad", "half"
 
@@ -201,6 +200,7 @@ def _less_wrong_reason():
         Mistake(_less_by_cache, says='With "empty_cache" the peak is'),
         Mistake(_less_by_del, says='With "del" the peak is'),
         Mistake(_less_by_eval, says='With "eval" the peak is'),
+        Mistake(_less_as_call, says="`torch.no_grad()` is none of the choices"),
         Mistake(_less_wrong_reason, says="is not why. No number became smaller"),
     ],
     remember="Not keeping beats tidying up: no_grad for a validation.",

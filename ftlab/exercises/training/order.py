@@ -159,6 +159,19 @@ def _clipped_by_hand(model, batches, optimizer, max_norm):
         optimizer.step()
 
 
+def _in_a_closure(model, batches, optimizer, max_norm):
+    for batch in batches:
+
+        def closure(batch=batch):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(batch[0]), batch[1])
+            loss.backward()
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], max_norm)
+            return loss
+
+        optimizer.step(closure)
+
+
 @exercise(
     check=check_train_clipped,
     broken=_clip_first,
@@ -167,7 +180,7 @@ def _clipped_by_hand(model, batches, optimizer, max_norm):
         "`optimizer.zero_grad()` clears what the optimizer owns. What happens to the rest of the model's?",
         "Collect the tensors from `optimizer.param_groups`, in a list: a generator is used up after one round.",
     ],
-    also_right=[_zero_at_the_end, _clipped_by_hand],
+    also_right=[_zero_at_the_end, _clipped_by_hand, _in_a_closure],
     mistakes=[
         Mistake(_clip_after_step, says="Step 0 used gradients with a norm of"),
         Mistake(_clip_the_whole_model, says="cut down more than needed"),

@@ -13,10 +13,15 @@ class Recorded(SGD):
         self.used = []
 
     def step(self, closure=None):
-        """Note the gradients, and make the step."""
+        """Note the gradients, and make the step; those of a closure come first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.used.append(torch.cat([g.flatten() for g in grads]).clone() if grads else torch.zeros(1))
-        return super().step(closure)
+        super().step()
+        return loss
 
 
 def small_model() -> nn.Module:

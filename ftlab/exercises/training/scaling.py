@@ -11,7 +11,7 @@ from ftlab.exercises.training.recording import Recorded, small_batches, small_mo
 
 
 def check_mixed_step(answer):
-    """The gradient that a real gradient scaler lets the optimizer use: a usual batch, then one that overflows."""
+    """The gradient that a real gradient scaler lets the optimizer use: one overflows, the others are usual."""
     model = small_model()
     optimizer = Recorded(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
@@ -23,6 +23,7 @@ def check_mixed_step(answer):
     if all(torch.equal(before[name], value) for name, value in model.state_dict().items()):
         raise Wrong("After two steps no parameter has moved.", ask="Who makes the step?")
     _judge_overflow(answer, model, optimizer, scaler, x)
+    _judge_after_overflow(answer, F.cross_entropy(model(x), y), model, optimizer, scaler)
 
 
 def _call_mixed(answer, loss, model, optimizer, scaler) -> None:
@@ -63,6 +64,15 @@ def _judge_overflow(answer, model, optimizer, scaler, x) -> None:
     if scaler.get_scale() >= scale:
         text = "After an overflow the scale is as large as before, so the next batch overflows, too."
         raise Wrong(text, ask="Which call tells the scaler that a round is over?")
+
+
+def _judge_after_overflow(answer, loss, model, optimizer, scaler) -> None:
+    steps = len(optimizer.used)
+    _call_mixed(answer, loss, model, optimizer, scaler)
+    if len(optimizer.used) == steps:
+        text = "After a batch that overflowed, a usual one made no step either: its gradients were no numbers."
+        raise Wrong(text, ask="What did the batch before leave behind, and who clears it?")
+    _judge_mixed(optimizer, steps + 1)
 
 
 def _clip_scaled(loss, model, optimizer, scaler, max_norm):
@@ -122,6 +132,19 @@ def _no_clip(loss, model, optimizer, scaler, max_norm):
     scaler.update()
 
 
+def _never_cleared(loss, model, optimizer, scaler, max_norm):
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _cleared_at_the_end(loss, model, optimizer, scaler, max_norm):
+    _never_cleared(loss, model, optimizer, scaler, max_norm)
+    optimizer.zero_grad()
+
+
 def _unscale_twice(loss, model, optimizer, scaler, max_norm):
     optimizer.zero_grad()
     scaler.scale(loss).backward()
@@ -140,11 +163,12 @@ def _unscale_twice(loss, model, optimizer, scaler, max_norm):
         "`scaler.step` divides by the scale, unless that has been done already. The clip comes before it.",
         "`scaler.unscale_(optimizer)` brings the gradients back to their size. And who clears the old ones?",
     ],
-    also_right=[_zeroed_first, _clip_to_a_scaled_norm],
+    also_right=[_zeroed_first, _cleared_at_the_end, _clip_to_a_scaled_norm],
     mistakes=[
         Mistake(_plain_step, says="was not passed over"),
         Mistake(_no_update, says="unscale_() is being called after step()"),
         Mistake(_loss_not_scaled, says="your script did not use scaler.scale"),
+        Mistake(_never_cleared, says="a usual one made no step either"),
         Mistake(_no_clip, says="The optimizer used gradients with a norm of"),
         Mistake(_unscale_twice, says="unscale_() has already been called"),
     ],

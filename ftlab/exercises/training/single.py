@@ -161,8 +161,11 @@ def check_cat_probabilities(answer):
             text = f"For a batch of {count} the result has the shape `{tuple(value.shape)}`."
             ask = "Which dimensions does `squeeze()` take away, and which of them should stay?"
             raise Wrong(text, ask=ask)
+        if not value.is_floating_point():
+            text = f"Your result has the type `{value.dtype}`, and a probability is a fraction."
+            raise Wrong(text, ask="Was a decision asked for, or how sure the model is?")
         wanted = layer(pictures).detach().sigmoid().flatten()
-        if not torch.allclose(value.detach(), wanted, atol=1e-6):
+        if not torch.allclose(value.detach().to(wanted.dtype), wanted, atol=1e-6):
             raise Wrong(f"For a batch of {count} the numbers are others.", ask="Is each image still its own?")
 
 
@@ -195,6 +198,10 @@ def _special_case(model, images):
     return scores.unsqueeze(0) if scores.ndim == 0 else scores.unsqueeze(1)
 
 
+def _decisions(model, images):
+    return (model(images).sigmoid() > 0.5).flatten()
+
+
 def _mean_over_all(model, images):
     return model(images).sigmoid().mean().expand(len(images))
 
@@ -211,6 +218,7 @@ def _mean_over_all(model, images):
         Mistake(_squeeze_the_first, says="the result has the shape `(5, 1, 1, 1)`"),
         Mistake(_squeeze_one, says="the result has the shape `(5, 1, 1)`"),
         Mistake(_special_case, says="the result has the shape `(5, 1)`"),
+        Mistake(_decisions, says="a probability is a fraction"),
         Mistake(_mean_over_all, says="the numbers are others"),
     ],
     remember="Name the dimension: squeeze() eats the batch when it is one.",

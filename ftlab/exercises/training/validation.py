@@ -18,7 +18,13 @@ def check_mean_loss(answer):
     batches = [(images(count), torch.randint(3, (count,))) for count in (4, 4, 2)]
     before = _copy_of(model)
     wanted, per_batch = _losses(model, batches)
-    value = as_number(answer(model, batches), "loss")
+    value = answer(model, batches)
+    if not torch.is_grad_enabled():
+        text = (
+            "Afterwards autograd is switched off everywhere: whoever trains next is told that there is no graph."
+        )
+        raise Wrong(text, ask="Who switches it on again? A `with` does that by itself.")
+    value = as_number(value, "loss")
     if not abs(value - wanted) <= 1e-4:  # nan is not close to anything
         ask = "Do two images in the last batch count as much as four in the others, and is dropout off?"
         near = abs(value - sum(per_batch) / 3) < 1e-4
@@ -59,7 +65,7 @@ def _expect_no_growth(answer, model: nn.Module) -> None:
     with evaluating(model):
         enough = memory_of(model, batches[0][0], torch.no_grad)[1]
     if one > 1.1 * enough + 1000:
-        text = f"A batch takes {one:,} bytes at its peak. That is a graph: without one {enough:,} are enough."
+        text = f"A batch takes {one:,} bytes at its peak, and {enough:,} are enough without a graph or a copy."
         raise Wrong(text, ask="Who says that there will be no backward pass?")
 
 
@@ -117,6 +123,14 @@ def _mean_of_means(model, batches):
     return total / len(batches)
 
 
+def _switched_off(model, batches):
+    torch.set_grad_enabled(False)
+    model.eval()
+    total = sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches)
+    model.train()
+    return total / sum(len(y) for _, y in batches)
+
+
 def _never_in_eval(model, batches):
     with torch.no_grad():
         total = sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches)
@@ -147,6 +161,7 @@ def _empties_the_cache(model, batches):
         Mistake(_number_but_graph, says="at its peak"),
         Mistake(_stays_in_eval, says="still in eval mode"),
         Mistake(_mean_of_means, says="the mean of three means"),
+        Mistake(_switched_off, says="autograd is switched off everywhere"),
         Mistake(_never_in_eval, says="not the mean over the ten images in eval mode"),
         Mistake(_empties_the_cache, says="Each further batch keeps"),
     ],

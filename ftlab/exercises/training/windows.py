@@ -2,6 +2,7 @@
 
 import copy
 import math
+from numbers import Real
 
 import torch
 from torch import nn
@@ -211,7 +212,7 @@ def check_gradients(answer):
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | torch.Tensor) and not isinstance(value, bool)
+    return isinstance(value, Real | torch.Tensor) and not isinstance(value, bool)
 
 
 def _gradients_as_list():

@@ -3,7 +3,7 @@
 import ast
 from typing import TYPE_CHECKING
 
-from .roles import last, made_here
+from .roles import generates_parameters, last, made_here
 
 if TYPE_CHECKING:
     from .paths import Path
@@ -13,10 +13,9 @@ NOTHING: frozenset[str] = frozenset()
 
 def made(path: "Path", name: str, value: ast.expr) -> None:
     """Write down what was made under a name: an optimizer, a generator of parameters, a model with a softmax."""
-    text = ast.unparse(value)
     word = last(value.func) if isinstance(value, ast.Call) else ""
-    if "param" in text and (isinstance(value, ast.GeneratorExp) or word in ("parameters", "filter", "map")):
-        path.generators[name] = (text, 0)
+    if generates_parameters(value):
+        path.generators[name] = (ast.unparse(value), 0)
     if not isinstance(value, ast.Call):
         return
     path.roles.made(name, word)  # one name may stand for several things, one after the other
@@ -80,9 +79,9 @@ def moved(path: "Path", model: str) -> None:
             path.say("optimizer before .to", event.line, model=model)
 
 
-def environment(path: "Path", target: ast.Subscript, value: ast.expr) -> None:
-    """Look at `os.environ["CUDA_VISIBLE_DEVICES"] = ...`."""
-    if "CUDA_VISIBLE_DEVICES" not in ast.unparse(target.slice):
+def environment(path: "Path", name: ast.expr, value: ast.expr) -> None:
+    """Look at `os.environ["CUDA_VISIBLE_DEVICES"] = ...`, at what is updated, or set if it is not there."""
+    if "CUDA_VISIBLE_DEVICES" not in ast.unparse(name):
         return
     if isinstance(value, ast.Constant) and not isinstance(value.value, str):
         path.say("CUDA_VISIBLE_DEVICES is no string")

@@ -208,10 +208,23 @@ def _step(path, node, owner, inner, given) -> Tags | None:
 
 
 def _update(path, node, owner, inner, given) -> Tags | None:
+    if path.text(owner).endswith("environ"):
+        for key in node.keywords:
+            assignments.environment(path, ast.Constant(key.arg), key.value)
+        for part in node.args:
+            for key, value in zip(getattr(part, "keys", []), getattr(part, "values", []), strict=True):
+                assignments.environment(path, key or part, value)
+        return NOTHING
     if path.roles.of(path.text(owner)) != "scaler":
         return None
     path.event("update", of=path.text(owner))
     return NOTHING
+
+
+def _setdefault(path, node, owner, inner, given) -> Tags | None:
+    if path.text(owner).endswith("environ") and len(node.args) == 2:
+        assignments.environment(path, *node.args)
+    return None
 
 
 def _unscale(path, node, owner, inner, given) -> Tags:
@@ -238,7 +251,7 @@ def _clip(path, node, owner, inner, given) -> Tags:
             and target & used
             and any(
                 word in iterated
-                for word in ("parameters(", "children(", "modules(", "named_", "params", "layers")
+                for word in ("parameters(", "children(", "modules(", "named_", "params", "param_groups", "layers")
             )
         ):
             path.say("clip part by part")
@@ -349,7 +362,7 @@ def _parameter_write(path, node, owner, inner, given) -> Tags | None:
 _CALLS = {
     "zero_grad": _zero_grad, "backward": _backward, "manual_backward": _backward, "step": _step,
     "update": _update, "unscale_": _unscale, "unscale_gradients": _unscale, "scale": _scale,
-    "train": _mode, "eval": _mode,
+    "setdefault": _setdefault, "train": _mode, "eval": _mode,
     "append": _append, "item": _number, "tolist": _number, "float": _number, "numpy": _number, "detach": _detach,
     "squeeze": _squeeze, "softmax": _softmax, "log_softmax": _softmax, "sigmoid": _softmax, "log": _log,
     "one_hot": _one_hot, "to": _to, "cuda": _to, "half": _to, "type": _to, "empty_cache": _empty_cache,

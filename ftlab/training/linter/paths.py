@@ -43,7 +43,8 @@ class Path:
         self.tags: dict[str, frozenset[str]] = {}
         self.where: dict[str, int] = {}
         self.sums: dict[str, Slip] = {}  # totals that would keep graphs, unless backward is called on them
-        self.generators: dict[str, tuple[str, int]] = {}  # name: what it was made of, how often it was used
+        # name: what it was made of, how often it was used
+        self.generators: dict[str, tuple[str, int]] = dict(source.generators)
         self.loops: tuple[int, ...] = ()
         self.guards: tuple[ast.expr, ...] = ()
         self.meaning: dict[str, ast.expr] = {}  # what a name was set to last
@@ -203,6 +204,10 @@ class Path:
             if ast.unparse(side.left) == ast.unparse(target):
                 self._add(target, side.op, side.right)
                 return
+            if isinstance(side.op, ast.Add) and _is_share(side.left, target):  # a running mean
+                left = ast.unparse(side.left)
+                self._add(target, side.op, side.right, f"{left} + {operand(side.right)}.item()")
+                return
         tags = self.value(node.value)
         for target in node.targets:
             self._set(target, node.value, tags)
@@ -214,7 +219,7 @@ class Path:
     def _AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
         self._add(node.target, node.op, node.value)
 
-    def _add(self, target: ast.expr, op: ast.operator, value: ast.expr) -> None:
+    def _add(self, target: ast.expr, op: ast.operator, value: ast.expr, mean: str = "") -> None:
         """Add to a name: a total of losses that keep their graphs, or a loss that gets one more part."""
         tags, name = self.value(value), self.text(target)
         if any(isinstance(part, ast.Attribute) and part.attr == "grad" for part in ast.walk(value)):
@@ -222,7 +227,7 @@ class Path:
         before = self.tags.get(name, frozenset())
         graph = tags & _LIVE and not tags & _CUT and self.grad
         if isinstance(op, ast.Add) and graph and "loss" not in before and self.loops:
-            total = f"{name} += {operand(value)}.item()"
+            total = f"{name} = {mean}" if mean else f"{name} += {operand(value)}.item()"
             self.sums.setdefault(name, self.made("total keeps graphs", total=total))
             self.tags[name] = frozenset({"sum", *tags})
             return
@@ -242,7 +247,7 @@ class Path:
             return
         name = self.text(target)
         if isinstance(target, ast.Subscript) and "environ" in name:
-            assignments.environment(self, target, value)
+            assignments.environment(self, target.slice, value)
         if isinstance(target, ast.Attribute) and target.attr == "grad":
             self.event("zero_grad", of=None, model=True)
         elif isinstance(target, ast.Attribute):
@@ -361,6 +366,12 @@ def _condition(test: ast.expr) -> tuple[str, bool]:
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and ast.unparse(test.comparators[0]) == "None":
         return ast.unparse(test.left), isinstance(test.ops[0], ast.Is | ast.Eq)
     return ast.unparse(test), False
+
+
+def _is_share(part: ast.expr, target: ast.expr) -> bool:
+    """Say whether a part of a sum is `0.9 * target`."""
+    factors = (part.left, part.right) if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult) else ()
+    return ast.unparse(target) in map(ast.unparse, factors)
 
 
 def _leaves(node: ast.If) -> bool:

@@ -154,7 +154,8 @@ def _rates(path: Path) -> Iterator[Slip]:
         inner = max((len(step.loops) for step in steps), default=0)
         if not steps or not made:
             continue
-        if inner >= 2 and len(event.loops) == inner and _is_for_epochs(made, text):
+        loops = 1 if any("epoch" in name for name in path.inside[:1]) else 2  # those of an epoch's batches
+        if inner >= loops and len(event.loops) == inner and _is_for_epochs(made, text):
             yield slip("scheduler per batch", event.line, scheduler=event.of, given=text)
         if inner > len(event.loops) >= 1 and _is_for_batches(made, text):
             yield slip("scheduler per epoch", event.line, scheduler=event.of, given=text)
@@ -162,10 +163,29 @@ def _rates(path: Path) -> Iterator[Slip]:
 
 def _is_for_epochs(made: str, text: str) -> bool:
     return (
-        "len(" not in text
+        not _counts_steps(text)
         and (made in _PER_EPOCH or ("epoch" in text.lower() and "*" not in text))
         and (made not in _PER_BATCH)
     )
+
+
+def _counts_steps(text: str) -> bool:
+    """Say whether a schedule is made for steps, as far as its text tells: by a length, a name, or a large number.
+
+    Example:
+        >>> _counts_steps("StepLR(optimizer, 10 * steps_per_epoch)"), _counts_steps("StepLR(optimizer, 10)")
+        (True, False)
+    """
+    made = ast.parse(text, mode="eval").body
+    given = [*made.args[1:], *(key.value for key in made.keywords)] if isinstance(made, ast.Call) else []
+    parts = [part for value in given for part in ast.walk(value)]
+    words = [last(part).lower() for part in parts]
+    large = any(isinstance(part, ast.Constant) and isinstance(part.value, int | float) and part.value >= 1000
+                for part in parts)  # fmt: skip
+    return large or any(word == "len" or any(sign in word for sign in _OF_STEPS) for word in words)
+
+
+_OF_STEPS = ("step", "iter", "batch")
 
 
 def _is_for_batches(made: str, text: str) -> bool:

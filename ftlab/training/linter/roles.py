@@ -28,7 +28,7 @@ _TYPES = {
 _WORDS = {
     "scheduler": ("sched", "lr_policy"),
     "scaler": ("scaler",),
-    "optimizer": ("optim", "opt"),
+    "optimizer": ("optim", "opt", "adam", "sgd"),
     "loss": ("criterion", "loss_f", "lossf", "loss_fn", "crit"),
     "model": ("model", "net", "backbone", "classifier", "discriminator", "generator", "critic", "encoder",
               "decoder", "student", "teacher", "learner"),
@@ -131,6 +131,19 @@ def operand(node: ast.expr) -> str:
     """
     text = ast.unparse(node)
     return text if isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Subscript) else f"({text})"
+
+
+def generates_parameters(value: ast.expr) -> bool:
+    """Say whether a value is a generator of parameters, which is empty after its first use.
+
+    Example:
+        >>> texts = ("model.parameters()", "list(model.parameters())", "filter(trains, net.parameters())")
+        >>> [generates_parameters(ast.parse(text, mode="eval").body) for text in texts]
+        [True, False, True]
+    """
+    word = last(value.func) if isinstance(value, ast.Call) else ""
+    made = isinstance(value, ast.GeneratorExp) or word in ("parameters", "filter", "map")
+    return made and "param" in ast.unparse(value)
 
 
 def made_here(word: str, role: str) -> bool:

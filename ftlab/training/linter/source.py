@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .calls import KNOWN
-from .roles import Roles, last
+from .roles import Roles, generates_parameters, last
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
@@ -20,6 +20,8 @@ class Source:
         functions: By name; of two with one name the last.
         methods: The names of those that are methods.
         alive: The names of those in which something of a training happens.
+        generators: From `self.name` to the generator of parameters that an object keeps there, and how often the
+            method that makes it has used it already.
 
     Args:
         tree: The source.
@@ -37,6 +39,7 @@ class Source:
         classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         self.methods = {node.name for one in classes for node in one.body if isinstance(node, FUNCTIONS)}
         self.alive = self._alive()
+        self.generators = {name: found for one in classes for name, found in _kept_generators(one)}
 
     def _alive(self) -> set[str]:
         used = {node.name: _called(node) for node in ast.walk(self.tree) if isinstance(node, FUNCTIONS)}
@@ -67,6 +70,18 @@ class Source:
         outer += [node for node in _returned(outer) if node.name in self.alive - used]
         for function in [node for node in outer if node.name not in used] or outer:
             yield function.body, function
+
+
+def _kept_generators(class_: ast.ClassDef) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield `self.params = model.parameters()` of a class, where nothing else is ever put there."""
+    sets = [node for node in ast.walk(class_) if isinstance(node, ast.Assign)]
+    targets = [ast.unparse(target) for node in sets for target in node.targets]
+    for method in (node for node in class_.body if isinstance(node, FUNCTIONS)):
+        given = [part for node in ast.walk(method) if isinstance(node, ast.Call) for part in node.args]
+        for node in ast.walk(method):
+            name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+            if name.startswith("self.") and targets.count(name) == 1 and generates_parameters(node.value):
+                yield name, (ast.unparse(node.value), sum(ast.unparse(part) == name for part in given))
 
 
 def _called(node: ast.AST) -> set[str]:
