@@ -116,28 +116,6 @@ def another_forward(*path):
     return hook
 
 
-BETWEEN = {
-    "another head": (network, another_head),
-    "another parameter of a container": (with_scaled(1), another_gain),
-    "an attribute behind the cut": (with_scaled(1), attribute_of(1)),
-    "an attribute before the cut": (with_scaled(0), attribute_of(0)),
-    "another eps": (network, another_eps),
-    "a hook before the cut": (network, listen("0", "2")),
-    "a hook behind the cut": (network, listen("1")),
-    "another forward before the cut": (network, another_forward("0", "2")),
-    "another forward behind the cut": (lambda: network(top=[nn.Identity()]), another_forward("1", "1")),
-}
-
-
-@pytest.mark.parametrize("name", BETWEEN)
-def test_what_somebody_does_to_the_model_between_epochs(name):
-    make, hook = BETWEEN[name]
-    plain, quick = (train(cache, make, hook, epochs=5) for cache in (False, True))
-    assert_same(plain, quick)
-    assert "computed once" in quick[1].cached
-    assert train(True, make, epochs=5)[1].rows[-1] != pytest.approx(plain[1].rows[-1])  # it made a difference
-
-
 class Around(nn.Module):
     """A forward in Python around the parts of a network."""
 
@@ -153,6 +131,27 @@ class Counts(Around):
     def forward(self, images):
         self.calls += 1
         return self.inside(images) * (1 + 0.1 * self.calls)
+
+
+class CountsInABuffer(Around):
+    def __init__(self, inside):
+        super().__init__(inside)
+        self.register_buffer("total", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, images):
+        self.total += 1
+        return self.inside(images) * (1 + 0.1 * self.total)
+
+
+class CountsInANewBuffer(CountsInABuffer):
+    def forward(self, images):
+        self.total = self.total + 1
+        return self.inside(images) * (1 + 0.1 * self.total)
+
+
+class AsksABuffer(CountsInABuffer):
+    def forward(self, images):
+        return self.inside(images + self.total)
 
 
 class Remembers(Around):
@@ -184,6 +183,30 @@ class Skips(Around):
         if self.draw() > 0.3:
             features = features + self.extra(features)
         return self.inside[3](self.inside[2](self.inside[1](features)))
+
+
+BETWEEN = {
+    "another head": (network, another_head),
+    "another parameter of a container": (with_scaled(1), another_gain),
+    "an attribute behind the cut": (with_scaled(1), attribute_of(1)),
+    "an attribute before the cut": (with_scaled(0), attribute_of(0)),
+    "a buffer": (lambda: AsksABuffer(network()), lambda model, _: model.total.fill_(3)),
+    "another buffer": (lambda: AsksABuffer(network()), lambda model, _: setattr(model, "total", torch.ones(1))),
+    "another eps": (network, another_eps),
+    "a hook before the cut": (network, listen("0", "2")),
+    "a hook behind the cut": (network, listen("1")),
+    "another forward before the cut": (network, another_forward("0", "2")),
+    "another forward behind the cut": (lambda: network(top=[nn.Identity()]), another_forward("1", "1")),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_somebody_does_to_the_model_between_epochs(name):
+    make, hook = BETWEEN[name]
+    plain, quick = (train(cache, make, hook, epochs=5) for cache in (False, True))
+    assert_same(plain, quick)
+    assert "computed once" in quick[1].cached
+    assert train(True, make, epochs=5)[1].rows[-1] != pytest.approx(plain[1].rows[-1])  # it made a difference
 
 
 class CountsInALayer(nn.Module):
@@ -234,6 +257,8 @@ def spectral_top():
 # a model, and what `cached` says about it
 REFUSED = {
     "counts": (lambda: Counts(network()), "the forward writes 'calls' in each batch"),
+    "counts in a buffer": (lambda: CountsInABuffer(network()), "the forward writes a buffer in each batch"),
+    "counts in a new buffer": (lambda: CountsInANewBuffer(network()), "writes|makes a tensor of its own"),
     "remembers": (lambda: Remembers(network()), "the forward writes 'features' in each batch"),
     "gathers": (lambda: Gathers(network()), "the forward writes 'seen' in each batch"),
     "makes a tensor": (lambda: MakesATensor(network()), "the forward makes a tensor of its own"),

@@ -79,6 +79,16 @@ def keep_generators(found: list[Any], *, begin: bool = False) -> Iterator[None]:
             _set_state(generator, state)
 
 
+def tensors(part: Any) -> Iterator[Tensor]:
+    """Yield the tensors and arrays of numbers that one dataset has for itself, alone or in a list."""
+    for value in getattr(part, "__dict__", {}).values():
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, np.ndarray) and each.dtype.kind in "biuf":
+                yield torch.from_numpy(np.array(each))  # a copy: it may not be written, or lie backwards
+            elif isinstance(each, Tensor):
+                yield each
+
+
 def contents(dataset: Any) -> dict[tuple[int, str], Any]:
     """Return what tells that labels or images were changed, without asking for an image.
 

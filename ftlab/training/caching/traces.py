@@ -37,7 +37,8 @@ def layout(model: nn.Module) -> list[tuple]:
     found: list[tuple] = []
     for name, module in model.named_modules():
         own = [(id(p), p.requires_grad) for p in module._parameters.values() if p is not None]
-        outer = attributes(module) if module._modules else {}
+        buffers = [id(buffer) for buffer in module._buffers.values()]
+        outer = (attributes(module), buffers) if module._modules else ()
         found.append((name, id(module), module.training, hooks_of(module), own, outer))
     return found
 

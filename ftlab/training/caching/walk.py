@@ -31,7 +31,9 @@ def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
         tracers.append(NodePathTracer(autowrap_modules=(math, torchvision.ops), **leaves(model)))
         tracers[-1].trace(model)
 
-    with keep_random_state(), keep_attributes(model) as written:
+    buffers = list(model.buffers())
+    versions = [0 if buffer.is_inference() else buffer._version for buffer in buffers]
+    with keep_random_state(), keep_buffers(model), keep_attributes(model) as written:
         try:
             if draws(run):
                 raise NotExactError("the forward draws random numbers in Python: each batch takes another way")
@@ -42,6 +44,8 @@ def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
                 f"torch.fx cannot trace the forward of this {type(model).__name__} "
                 f"({type(error).__name__}: {error})"
             ) from error
+        if versions != [0 if buffer.is_inference() else buffer._version for buffer in buffers]:
+            raise NotExactError("the forward writes a buffer in each batch, and would do so only once")
         if attribute := written():
             made = "makes a tensor of its own" if "_tensor_constant" in attribute else f"writes {attribute!r}"
             raise NotExactError(f"the forward {made} in each batch, and would do so only once")
