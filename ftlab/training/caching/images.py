@@ -62,7 +62,10 @@ def refuse_random(dataset: Dataset) -> None:
     """Refuse a dataset whose images are another each time they are asked for.
 
     Some items are asked for twice. That they are equal proves little (half of all flips do nothing), so it is
-    also looked whether random numbers were drawn.
+    also looked whether random numbers were drawn: those of torch, NumPy and Python, and of generators that the
+    dataset has for itself. A copy of the dataset is asked, so that what it counts stays as it was.
+
+    The trap: a dataset that writes into its own images when it is asked for them is refused, and has written.
 
     Raises:
         NotExactError: An image is not always the same, or no image.

@@ -127,8 +127,8 @@ def _refuse_shared_memory(model: nn.Module) -> None:
             raise NotExactError(f"{name!r} is frozen, but lies in the memory of {other!r} and moves with it")
 
 
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _memory(tensor: Tensor) -> tuple:
+    return tensor.device, tensor.untyped_storage().data_ptr()
 
 
 def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
