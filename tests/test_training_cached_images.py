@@ -215,6 +215,34 @@ def a_label_within(images):
     images.dataset.targets[5] = 0
 
 
+class Around(Dataset):
+    def __init__(self):
+        self.pictures = Pictures()
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, place):
+        return self.pictures[place]
+
+
+class ByName(Pictures):
+    def __init__(self):
+        super().__init__()
+        self.labels = dict(enumerate(self.targets))
+
+    def __getitem__(self, place):
+        return self.images[place], self.labels[place]
+
+
+def a_label_inside(images):
+    images.pictures.targets[5] = 0
+
+
+def a_label_by_name(images):
+    images.labels[5] = 0
+
+
 def pairs():
     return TensorDataset(Pictures().images, torch.arange(12) % 2 * 0)
 
@@ -224,6 +252,8 @@ CHANGES = {
     "an image": (Pictures, change_an_image),
     "an augmentation that seldom happens": (lambda: Pictures(40), augment),
     "a label in a tensor": (pairs, correct_a_tensor),
+    "a label of what is inside": (Around, a_label_inside),
+    "a label by name": (ByName, a_label_by_name),
     "a label of the whole": (lambda: Subset(Pictures(), range(3, 9)), a_label_within),
 }
 

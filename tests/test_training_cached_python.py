@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations
 from torch.optim import SGD
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from ftlab.training import cached, fit, loader
@@ -154,6 +155,12 @@ class AsksABuffer(CountsInABuffer):
         return self.inside(images + self.total)
 
 
+class Checkpoints(Around):
+    def forward(self, images):
+        features = checkpoint(self.inside[1], self.inside[0](images), use_reentrant=False)
+        return self.inside[3](self.inside[2](features))
+
+
 class Remembers(Around):
     def forward(self, images):
         self.features = self.inside[1](self.inside[0](images))
@@ -259,6 +266,10 @@ REFUSED = {
     "counts": (lambda: Counts(network()), "the forward writes 'calls' in each batch"),
     "counts in a buffer": (lambda: CountsInABuffer(network()), "the forward writes a buffer in each batch"),
     "counts in a new buffer": (lambda: CountsInANewBuffer(network()), "writes|makes a tensor of its own"),
+    "checkpoints": (
+        lambda: Checkpoints(network(top=[nn.BatchNorm2d(4)])),
+        "the forward of 'the model' runs parts twice",
+    ),
     "remembers": (lambda: Remembers(network()), "the forward writes 'features' in each batch"),
     "gathers": (lambda: Gathers(network()), "the forward writes 'seen' in each batch"),
     "makes a tensor": (lambda: MakesATensor(network()), "the forward makes a tensor of its own"),
@@ -324,6 +335,21 @@ def test_a_hook_on_all_modules_is_still_called():
         with pytest.raises(ValueError, match="a hook on all modules"):
             cached(network(), loader(pictures(), batch_size=3), progress=False)
     assert len(called) == 2 * plain > 0
+
+
+def test_autocast_around_the_training():
+    images = TensorDataset(pictures().tensors[0].float(), pictures().tensors[1])
+    rows = []
+    for cache in (False, True):
+        model = network().float()
+        optimizer = SGD(model.parameters(), lr=0.05)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            batches = loader(images, batch_size=3)
+            history = fit(model, batches, batches, epochs=2, optimizer=optimizer, progress=False, cache=cache)
+            rows.append(history.rows)
+            with pytest.raises(ValueError, match="autocast is on"):
+                cached(model, batches, progress=False)
+    assert rows[0] == rows[1]
 
 
 class AcrossTheBatch(nn.Module):

@@ -23,10 +23,15 @@ _NOTHING_INSIDE = (str, bytes, int, float, complex, type(None), Tensor, np.ndarr
 
 def datasets(dataset: Any) -> Iterator[Any]:
     """Yield the dataset and those that it is made of, as Subset and ConcatDataset are."""
-    yield dataset
-    for inner in [getattr(dataset, "dataset", None), *(getattr(dataset, "datasets", None) or [])]:
-        if inner is not None:
-            yield from datasets(inner)
+    todo, seen = [dataset], set()
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            held = [value for value in getattr(one, "__dict__", {}).values() if isinstance(value, Dataset)]
+            todo += [*held, *(getattr(one, "datasets", None) or [])]
+            todo += [one.dataset] if getattr(one, "dataset", None) is not None else []
 
 
 def twin(dataset: Any) -> Any:
@@ -36,8 +41,9 @@ def twin(dataset: Any) -> Any:
     """
     try:
         double = copy.copy(dataset)
-        if isinstance(getattr(double, "dataset", None), Dataset):
-            double.dataset = twin(double.dataset)
+        for name, value in list(getattr(double, "__dict__", {}).items()):
+            if isinstance(value, Dataset):
+                setattr(double, name, twin(value))
         if isinstance(getattr(double, "datasets", None), list):
             double.datasets = [twin(inner) for inner in double.datasets]
     except Exception:  # one that cannot be copied is asked itself
@@ -92,7 +98,8 @@ def tensors(part: Any) -> Iterator[Tensor]:
 def contents(dataset: Any) -> dict[tuple[int, str], Any]:
     """Return what tells that labels or images were changed, without asking for an image.
 
-    Lists, and arrays up to a MiB, are read; a larger tensor is known by its place and autograd's count of writes.
+    Lists, dictionaries, and arrays up to a MiB, are read; a larger tensor is known by its place and by autograd's
+    count of writes.
     """
     return {
         (id(part), name): _told(value)
@@ -117,6 +124,11 @@ def _told(value: Any) -> Any:
             return id(value), hash(tuple(value))
         except TypeError:  # a list of lists
             return id(value), [id(each) for each in value]
+    if isinstance(value, dict) and len(value) <= SMALL:
+        try:
+            return id(value), hash(tuple(value.items()))
+        except TypeError:
+            return id(value), [id(each) for each in value.values()]
     return None
 
 

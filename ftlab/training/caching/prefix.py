@@ -106,12 +106,22 @@ def refuse_what_cannot_be_split(model: nn.Module) -> None:
         raise NotExactError("every parameter of the model is frozen: there is nothing left to train")
     if isinstance(model, torch.jit.ScriptModule) or child_of_wrapper(model) is not None:
         raise NotExactError(f"a {type(model).__name__} cannot be taken apart; give the model inside of it")
+    if torch.is_autocast_enabled(parameters[0].device.type):
+        raise NotExactError("autocast is on: the frozen part would be kept in another precision")
     if _has_any_global_hook():
         raise NotExactError("a hook on all modules would no longer be called for those that are computed once")
     _refuse_shared_memory(model)
-    for name, module in model.named_modules():
-        if list(module.children()) and is_watched(module):
-            raise NotExactError(f"a hook on {name or 'the model'!r} would no longer be called")
+    _refuse_containers(model)
+
+
+def _refuse_containers(model: nn.Module) -> None:
+    """Refuse a module with others inside that does more than its traced forward would."""
+    containers = [(name or "the model", module) for name, module in model.named_modules() if module._modules]
+    for name, module in containers:
+        if "checkpoint" in _names_in(type(module).forward):
+            raise NotExactError(f"the forward of {name!r} runs parts twice, by a checkpoint of activations")
+        if is_watched(module):
+            raise NotExactError(f"a hook on {name!r} would no longer be called")
 
 
 def _refuse_shared_memory(model: nn.Module) -> None:
