@@ -185,6 +185,18 @@ def test_a_second_phase_at_a_rate_by_heart_is_wrong():
     is_wrong(strategy.second_phase, by_heart, "has the rate 0.01, with 0.02 for the head")
 
 
+def test_what_is_no_number_is_no_error():
+    is_wrong(strategy.error_at, lambda images, errors, count: float("nan"), "you expect nan")
+
+
+def test_a_rate_that_is_no_number_is_wrong():
+    def not_a_number(model, optimizer):
+        model.layer4.requires_grad_(True)
+        optimizer.add_param_group({"params": model.layer4.parameters(), "lr": float("nan")})
+
+    is_wrong(strategy.second_phase, not_a_number, "has the rate nan")
+
+
 @pytest.mark.parametrize("exercise", [strategy.fit_head, strategy.second_phase])
 def test_an_answer_that_raises_is_told_where(exercise):
     def raises(*arguments):

@@ -63,10 +63,10 @@ def test_a_random_augmentation_is_refused(name):
         quick(network(), Changed(AUGMENTATIONS[name]))
 
 
-def test_an_augmentation_with_its_own_random_numbers_is_refused():
-    generator = np.random.default_rng(0)
+def test_an_augmentation_that_nobody_can_see_into_is_refused():
+    numbers = iter(range(1000))
     with pytest.raises(ValueError, match="item 0 of the dataset was another one"):
-        quick(network(), Changed(lambda image: image + float(generator.random())))
+        quick(network(), Changed(lambda image: image + next(numbers)))
 
 
 def test_views_keep_several_versions_of_each_image_one_for_each_epoch():

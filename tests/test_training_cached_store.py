@@ -1,5 +1,6 @@
 """Activations on disk are found again when nothing has changed, and only then; half of them are never used."""
 
+import errno
 import gc
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -145,8 +146,33 @@ def another_fingerprint(values, note):
     note.write_text(json.dumps({**about, "fingerprint": about["fingerprint"][::-1]}))
 
 
+def another_class(values, note):
+    about = json.loads(note.read_text())
+    note.write_text(json.dumps({**about, "targets": [*about["targets"][1:], 0]}))
+
+
+def another_shape(values, note):
+    about = json.loads(note.read_text())
+    note.write_text(json.dumps({**about, "shape": [*about["shape"][::-1]]}))
+
+
+def no_dictionary(values, note):
+    note.write_text("[1, 2]")
+
+
 @pytest.mark.parametrize(
-    "damage", [flip_a_byte, cut_off, half_a_note, no_values, another_fingerprint], ids=lambda each: each.__name__
+    "damage",
+    [
+        flip_a_byte,
+        cut_off,
+        half_a_note,
+        no_values,
+        another_fingerprint,
+        another_class,
+        another_shape,
+        no_dictionary,
+    ],
+    ids=lambda each: each.__name__,
 )
 def test_damaged_files_are_replaced(tmp_path, damage):
     expected = values_of(quick(tmp_path)).clone()
@@ -155,6 +181,54 @@ def test_damaged_files_are_replaced(tmp_path, damage):
     assert found.where == f"in {tmp_path}"
     assert torch.equal(values_of(found), expected)
     assert quick(tmp_path).where == f"found in {tmp_path}"
+
+
+def test_the_targets_of_a_folder_are_those_of_the_images(tmp_path):
+    expected = quick(tmp_path).train.dataset.targets
+    another_class(next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.json")))
+    assert torch.equal(quick(tmp_path).train.dataset.targets, expected)
+
+
+def test_whoever_writes_over_activations_does_not_write_into_the_file(tmp_path):
+    for _ in ("computed", "found"):
+        values_of(quick(tmp_path)).zero_()
+    found = quick(tmp_path)
+    assert found.where == f"found in {tmp_path}"
+    assert values_of(found).abs().max() > 0
+
+
+def test_the_disk_is_reserved_before_anything_is_computed(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        quick(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_the_memory_of_the_dataset_each_image_counts(tmp_path):
+    kinds = {
+        "tensors": lambda values: TensorDataset(values, torch.zeros(40)),
+        "arrays": lambda values: Arrays(values.numpy()),
+    }
+    for name, kind in kinds.items():
+        values = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        before = digest(kind(values))
+        assert before == digest(kind(values.clone())), name
+        values[5] += 1  # none of those that are looked at
+        assert before != digest(kind(values)), name
+
+
+class Arrays(Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, place):
+        return torch.from_numpy(self.images[place]), 0
 
 
 def test_a_stop_halfway_leaves_no_file(tmp_path, monkeypatch):

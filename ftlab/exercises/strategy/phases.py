@@ -35,7 +35,7 @@ def _expect_rates(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float)
         raise Wrong(text, ask="A flag is for autograd. Who moves a parameter?")
     for name, wanted in (("fc.weight", lr), ("layer4.0.conv1.weight", lr / 10)):
         found = rates.get(id(model.get_parameter(name)))
-        if found is None or abs(found - wanted) > 1e-9:
+        if found is None or not abs(found - wanted) <= 1e-9:
             text = f"`{name}` has the rate {found}, with {lr:g} for the head before your answer."
             raise Wrong(text, ask="Which rate does a new group get if none is said, and which one is asked for?")
 

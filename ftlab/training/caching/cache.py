@@ -180,11 +180,11 @@ class Cache:
             data.refuse_random(images.dataset)
         key = (id(images.dataset), views)
         if key not in self._known:
-            values = [self._one_view(images.dataset, view) for view in range(views or 1)]
+            values = self._same(images.dataset) if views is None else self._views(images.dataset, views)
             classes = list(getattr(images.dataset, "classes", []))
             self._known[key] = Activations([each for each, _ in values], values[0][1], classes)
-        seen = data.quick_digest(images.dataset)
-        return CachedLoader(self._known[key], images, lambda: self._changed(images.dataset, seen))
+        look = data.Look(images.dataset)
+        return CachedLoader(self._known[key], images, lambda: self.held.changed() or look.changed())
 
     def result(self, train: CachedLoader, val: CachedLoader | None, seconds: float) -> Cached:
         """Return what `cached` gives."""
@@ -192,10 +192,13 @@ class Cache:
         parts = self.parts
         return Cached(parts.rest, train, val, parts.after, parts.why, size, seconds, self.where)
 
-    def _changed(self, dataset: Dataset, seen: str) -> str:
-        """Return what changed since the activations were computed; "" if nothing did."""
-        same_images = data.quick_digest(dataset) == seen
-        return self.held.changed() or ("" if same_images else f"the {type(dataset).__name__} of the images")
+    def _views(self, dataset: Dataset, views: int) -> list[tuple[Tensor, Tensor]]:
+        return [self._one_view(dataset, view) for view in range(views)]
+
+    def _same(self, dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
+        """Compute the one view of a dataset that has to give the same whenever it is asked."""
+        with data.asked_the_same(dataset) as same:
+            return self._views(same, 1)
 
     def _one_view(self, dataset: Dataset, view: int) -> tuple[Tensor, Tensor]:
         def fill(room: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -230,7 +233,13 @@ class Cache:
             items = [dataset[place] for place in range(start, min(start + self.batch, len(values)))]
             targets += [target for _, target in items]
             batch = in_format(data.stack([image for image, _ in items]).to(self.device))
-            values[start : start + len(items)] = pack(self.prefix(batch))
+            found = pack(self.prefix(batch))
+            if found.shape[1:] != self.shape:  # one that is smaller could be stretched
+                raise NotExactError(
+                    f"images of the {type(dataset).__name__} give activations of another size: "
+                    f"{tuple(found.shape[1:])}, not {tuple(self.shape)}"
+                )
+            values[start : start + len(items)] = found
         return values, _collate(targets)
 
 

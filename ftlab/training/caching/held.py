@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ftlab.modes.mapping import effect_of
 from ftlab.training.caching.prefix import Split, tensors_of
+from ftlab.training.caching.traces import attributes, hooks_of
 from ftlab.training.caching.walk import attribute
 
 
@@ -35,7 +36,8 @@ class Held:
         for step in self.steps:
             place = attribute(self.model, step)
             for name, module in place.named_modules() if isinstance(place, nn.Module) else []:
-                found[f"{step}.{name}".rstrip(".")] = (id(module), effect_of(module))
+                about = id(module), effect_of(module), hooks_of(module), attributes(module)
+                found[f"{step}.{name}".rstrip(".")] = about
         tensors = dict(tensors_of(self.model, self.steps))
         norms = _norms(list(tensors.values()))
         for (name, tensor), norm in zip(tensors.items(), norms, strict=True):

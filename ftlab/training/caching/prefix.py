@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.parameter import is_lazy
 
 from ftlab.given import child_of_wrapper
 from ftlab.modes import keep_modes
@@ -104,9 +106,39 @@ def refuse_what_cannot_be_split(model: nn.Module) -> None:
         raise NotExactError("every parameter of the model is frozen: there is nothing left to train")
     if isinstance(model, torch.jit.ScriptModule) or child_of_wrapper(model) is not None:
         raise NotExactError(f"a {type(model).__name__} cannot be taken apart; give the model inside of it")
-    for name, module in model.named_modules():
-        if list(module.children()) and is_watched(module):
-            raise NotExactError(f"a hook on {name or 'the model'!r} would no longer be called")
+    if torch.is_autocast_enabled(parameters[0].device.type):
+        raise NotExactError("autocast is on: the frozen part would be kept in another precision")
+    if _has_any_global_hook():
+        raise NotExactError("a hook on all modules would no longer be called for those that are computed once")
+    _refuse_shared_memory(model)
+    _refuse_containers(model)
+
+
+def _refuse_containers(model: nn.Module) -> None:
+    """Refuse a module with others inside that does more than its traced forward would."""
+    containers = [(name or "the model", module) for name, module in model.named_modules() if module._modules]
+    for name, module in containers:
+        if "checkpoint" in _names_in(type(module).forward):
+            raise NotExactError(f"the forward of {name!r} runs parts twice, by a checkpoint of activations")
+        if is_watched(module):
+            raise NotExactError(f"a hook on {name!r} would no longer be called")
+
+
+def _refuse_shared_memory(model: nn.Module) -> None:
+    """Refuse a frozen tensor that moves because it lies where a trainable one lies, and one without a shape."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise NotExactError(f"{lazy[0]!r} has no shape yet: call the model once with real data")
+    trainable = {_memory(tensor): name for name, tensor in tensors if tensor.requires_grad and tensor.numel()}
+    for name, tensor in tensors:
+        if not tensor.requires_grad and tensor.numel() and _memory(tensor) in trainable:
+            other = trainable[_memory(tensor)]
+            raise NotExactError(f"{name!r} is frozen, but lies in the memory of {other!r} and moves with it")
+
+
+def _memory(tensor: Tensor) -> tuple:
+    return tensor.device, tensor.untyped_storage().data_ptr()
 
 
 def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from ftlab.training.caching.activations import CachedLoader
 from ftlab.training.caching.cache import Cache
-from ftlab.training.caching.walk import NotExactError
+from ftlab.training.caching.traces import layout
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Shortcut:
     note: str = ""
     _cache: Cache | None = None
     _loaders: dict[str, CachedLoader] = field(default_factory=dict)
-    _flags: list[bool] | None = None
+    _flags: list[tuple] | None = None
 
     def training(self, epochs_left: int) -> tuple[nn.Module, DataLoader]:
         """Return the model and the batches to train with in the next epoch."""
@@ -50,7 +50,7 @@ class Shortcut:
 
     def _look(self, epochs_left: int) -> None:
         """Compute the activations if that is worth it; again if something has changed, an unfreezing say."""
-        flags = [p.requires_grad for p in self.model.parameters()] + [m.training for m in self.model.modules()]
+        flags = layout(self.model)
         if flags == self._flags and not any(kept.changed() for kept in self._loaders.values()):
             return
         self._flags, self._cache, self._loaders = flags, None, {}
@@ -68,7 +68,7 @@ class Shortcut:
         try:
             self._loaders[name] = self._cache.loader(images)
             self._loaders[name].asks = False  # `_look` does, once per epoch
-        except NotExactError:
+        except Exception:  # images of another size, say
             return
         what = "frozen part" if "train" in self._loaders else "frozen part (of the validation only)"
         self.note = f"{what} computed once, up to {', '.join(self._cache.parts.after)}"

@@ -40,13 +40,15 @@ def on_disk(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         )
     with path.open("wb") as file:
         file.truncate(size)
+        if size and hasattr(os, "posix_fallocate"):  # a disk that fills up meanwhile is an error here, not later
+            os.posix_fallocate(file.fileno(), 0, size)
     return mapped(path, shape, dtype)
 
 
-def mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return what a file holds as a tensor; it is read when it is used."""
+def mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool = True) -> Tensor:
+    """Return what a file holds as a tensor; it is read when it is used, and written only if it is shared."""
     count = torch.Size(shape).numel()
-    return torch.from_file(str(path), shared=True, size=count, dtype=dtype).view(shape)
+    return torch.from_file(str(path), shared=shared, size=count, dtype=dtype).view(shape)
 
 
 def kept(folder: Path, fingerprint: str) -> tuple[Tensor, Tensor] | None:
@@ -56,11 +58,11 @@ def kept(folder: Path, fingerprint: str) -> tuple[Tensor, Tensor] | None:
         known = json.loads(note.read_text(encoding="utf-8"))
         if known["fingerprint"] != fingerprint or known["bytes"] != data.stat().st_size:
             return None
-        if known["sha256"] != _hash(data):
+        if known["sha256"] != _hash(data) or known.pop("note") != _hash_of(known):
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    values = mapped(data, tuple(known["shape"]), getattr(torch, known["dtype"]))
+    values = mapped(data, tuple(known["shape"]), getattr(torch, known["dtype"]), shared=False)
     return values, torch.tensor(known["targets"], dtype=getattr(torch, known["target dtype"]))
 
 
@@ -87,11 +89,11 @@ def keep(
         written = Path(temporary, note.name)
         written.write_text(json.dumps(about), encoding="utf-8")
         os.replace(written, note)  # noqa: PTH105
-    return mapped(data, shape, dtype), targets
+    return mapped(data, shape, dtype, shared=False), targets
 
 
 def _about(fingerprint: str, part: Path, values: Tensor, targets: Tensor) -> dict[str, Any]:
-    return {
+    about = {
         "fingerprint": fingerprint,
         "bytes": part.stat().st_size,
         "sha256": _hash(part),
@@ -100,10 +102,15 @@ def _about(fingerprint: str, part: Path, values: Tensor, targets: Tensor) -> dic
         "targets": targets.tolist(),
         "target dtype": str(targets.dtype).removeprefix("torch."),
     }
+    return about | {"note": _hash_of(about)}
 
 
 def _files(folder: Path, fingerprint: str) -> tuple[Path, Path]:
     return folder / f"{fingerprint[:24]}.json", folder / f"{fingerprint[:24]}.bin"
+
+
+def _hash_of(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:

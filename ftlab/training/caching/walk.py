@@ -1,11 +1,13 @@
 """What in a forward pass gives the same in every epoch, found out by going through it and running it."""
 
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, fx, nn
@@ -14,6 +16,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 from ftlab.modes.mapping import HOLDS, PASSES, effect_of
 from ftlab.random_state import keep_random_state, torch_random_state
 from ftlab.surgery.cutting import leaves
+from ftlab.training.caching.traces import attributes, keep_attributes
 
 
 class NotExactError(ValueError):
@@ -22,13 +25,32 @@ class NotExactError(ValueError):
 
 def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     """Return the graph of the forward pass in the modes as they are, and the name of each place."""
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), **leaves(model))
-    try:
-        graph = tracer.trace(model)
-    except Exception as error:
-        raise NotExactError(
-            f"torch.fx cannot trace the forward of this {type(model).__name__} ({type(error).__name__}: {error})"
-        ) from error
+    tracers: list[NodePathTracer] = []
+
+    def run() -> None:
+        tracers.append(NodePathTracer(autowrap_modules=(math, torchvision.ops), **leaves(model)))
+        tracers[-1].trace(model)
+
+    buffers = list(model.buffers())
+    versions = [0 if buffer.is_inference() else buffer._version for buffer in buffers]
+    with keep_random_state(), keep_buffers(model), keep_attributes(model) as written:
+        try:
+            if draws(run):
+                raise NotExactError("the forward draws random numbers in Python: each batch takes another way")
+        except NotExactError:
+            raise
+        except Exception as error:
+            raise NotExactError(
+                f"torch.fx cannot trace the forward of this {type(model).__name__} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if versions != [0 if buffer.is_inference() else buffer._version for buffer in buffers]:
+            raise NotExactError("the forward writes a buffer in each batch, and would do so only once")
+        if attribute := written():
+            made = "makes a tensor of its own" if "_tensor_constant" in attribute else f"writes {attribute!r}"
+            raise NotExactError(f"the forward {made} in each batch, and would do so only once")
+    tracer = tracers[-1]
+    graph = tracer.graph
     if sum(node.op == "placeholder" for node in graph.nodes) != 1:
         raise NotExactError("the forward takes more than the images")
     return graph, {node: tracer.node_to_qualname.get(node, node.name) for node in graph.nodes}
@@ -60,13 +82,19 @@ class Walk:
     def __post_init__(self) -> None:
         self.modules = dict(self.model.named_modules())
         with keep_random_state(), keep_buffers(self.model), torch.no_grad():
-            self._run(self.images, self.values)
-            self._run(self.images[: len(self.images) // 2], self.halves)
+            if draws(self._go, torch_too=False):  # torch's are looked at for each place
+                raise NotExactError("a frozen layer draws random numbers of NumPy or of Python")
 
     @property
     def fixed(self) -> set[fx.Node]:
         """The places that nothing can move."""
         return self.values.keys() & self.halves.keys()
+
+    def _go(self) -> None:
+        for found in (self.values, self.halves, self.reasons):
+            found.clear()
+        self._run(self.images, self.values)
+        self._run(self.images[: len(self.images) // 2], self.halves)
 
     def _run(self, images: Tensor, values: dict[fx.Node, Any]) -> None:
         interpreter = fx.Interpreter(fx.GraphModule(self.model, self.graph), garbage_collect_values=False)
@@ -82,6 +110,7 @@ class Walk:
     def _run_node(self, interpreter: fx.Interpreter, node: fx.Node) -> str:
         before = _random_state(self.images.device)
         buffers = [(buffer, buffer.clone()) for buffer in self._buffers(node)]
+        own = self._attributes(node)
         try:
             value = interpreter.run_node(node)
         except Exception as error:
@@ -90,11 +119,16 @@ class Walk:
             return f"{self.names[node]!r} draws random numbers"
         if not all(torch.equal(buffer, value) for buffer, value in buffers):
             return f"{self.names[node]!r} writes into its buffers"
+        if self._attributes(node) != own:
+            return f"{self.names[node]!r} writes into its attributes"
         interpreter.env[node] = value
         return ""
 
     def _buffers(self, node: fx.Node) -> list[Tensor]:
         return list(self.modules[node.target].buffers()) if node.op == "call_module" else []
+
+    def _attributes(self, node: fx.Node) -> list[dict[str, Any]]:
+        return [attributes(m) for m in self.modules[node.target].modules()] if node.op == "call_module" else []
 
     def _moves(self, node: fx.Node) -> str:
         """Say why a node does not give the same in every epoch, as far as its modules and tensors tell."""
@@ -134,20 +168,21 @@ def close(one: Tensor, other: Tensor) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     size = float(other.abs().max()) if other.numel() else 0.0
-    room = 2e3 * torch.finfo(one.dtype).eps
+    room = min(2e3 * torch.finfo(one.dtype).eps, 0.05)  # half precision: 2e3 roundings would be anything
     return torch.allclose(one, other, rtol=room, atol=room * max(size, 1e-3), equal_nan=True)
 
 
 @contextmanager
 def keep_buffers(model: nn.Module) -> Iterator[None]:
-    """Put the buffers of every module back as they were: a forward pass in train mode moves them.
+    """Put the buffers and attributes of every module back: a forward pass in train mode moves them.
 
     The values are compared, since batch norm writes without telling autograd: `_version` stays the same.
     """
     kept = [(module, dict(module._buffers)) for module in model.modules()]
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
-        yield
+        with keep_attributes(model):
+            yield
     finally:
         for module, buffers in kept:
             module._buffers.update(buffers)
@@ -170,6 +205,26 @@ def attribute(model: nn.Module, target: str) -> Any:
     for name in target.split("."):
         value = getattr(value, name)
     return value
+
+
+def draws(run: Callable[[], Any], *, torch_too: bool = True) -> bool:
+    """Return whether this draws random numbers of torch, NumPy or Python; it is run twice if it seems so.
+
+    Twice, since NumPy's and Python's belong to all threads: another one may have drawn them meanwhile.
+    """
+    skip = 0 if torch_too else 1
+    for _ in range(2):
+        before = all_random_states()[skip:]
+        run()
+        if all_random_states()[skip:] == before:
+            return False
+    return True
+
+
+def all_random_states() -> tuple:
+    """Return the random states of torch, of NumPy and of Python."""
+    numpy = np.random.get_state()  # noqa: NPY002 - this is the state that augmentations draw from
+    return torch_random_state(), numpy[1].tobytes(), numpy[2], random.getstate()
 
 
 def _random_state(device: torch.device) -> bytes:
