@@ -17,6 +17,7 @@ from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
 from ftlab.training.caching.shortcut import Shortcut
 from ftlab.training.clipping import share_above
+from ftlab.training.forward import Forward
 from ftlab.training.results import Evaluation, History
 from ftlab.training.stepping import Stepper, check_schedule
 
@@ -104,9 +105,7 @@ def fit(
                 row |= _train_one_epoch(*shortcut.training(epochs - epoch), stepper, loss, should_stop, bar)
                 history.cached = shortcut.note
                 if val is not None:
-                    measured = evaluate(
-                        *shortcut.validation(), loss=loss, should_stop=should_stop, progress=False
-                    )
+                    measured = _measure(*shortcut.validation(), loss, should_stop, progress=False)
                     row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
                 history._add(row, model)
                 _step(per_epoch, row)
@@ -115,9 +114,9 @@ def fit(
     return history
 
 
-def _train_one_epoch(model, train, stepper, loss, should_stop, bar) -> dict[str, float]:
+def _train_one_epoch(forward, train, stepper, loss, should_stop, bar) -> dict[str, float]:
     """Go once through the training images; the lines in the middle are all there is to training."""
-    device = _device(model)
+    device = _device(forward.model)
     running, steps_before = _Mean(), len(stepper.norms)
     for images, targets in train:
         if should_stop():
@@ -125,7 +124,7 @@ def _train_one_epoch(model, train, stepper, loss, should_stop, bar) -> dict[str,
         images, targets = images.to(device), targets.to(device)
         stepper.begin()  # optimizer.zero_grad()
         with stepper.autocast():
-            logits = model(images)
+            logits = forward(images)  # model(images)
             value = _checked(loss, logits, targets)
         _or_stop(stepper.add, value, len(images))  # value.backward(), optimizer.step()
         running.add(logits.detach(), targets, value.detach())
@@ -171,14 +170,18 @@ def evaluate(
     Returns:
         Loss, accuracy and, image by image, target, prediction and probabilities.
     """
-    device = _device(model)
+    return _measure(Forward(model), batches, loss, should_stop, progress)
+
+
+def _measure(forward, batches, loss, should_stop, progress) -> Evaluation:
+    device = _device(forward.model)
     all_logits, all_targets = [], []
     # Random state too: a DataLoader draws from it even if it does not shuffle.
-    with evaluating(model), keep_random_state():
+    with evaluating(forward.model), keep_random_state():
         for images, targets in tqdm(batches, disable=not progress, leave=False):
             if should_stop():
                 raise _Stop
-            all_logits.append(model(images.to(device)).float().cpu())
+            all_logits.append(forward(images.to(device)).float().cpu())
             all_targets.append(targets)
     if not all_logits:
         raise ValueError("there is nothing to evaluate: the loader gave no batch")

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
+from ftlab.modes import keep_modes
 from ftlab.table import Table
 from ftlab.training.caching import images as data
 from ftlab.training.caching import store
 from ftlab.training.caching.activations import Activations, CachedLoader
-from ftlab.training.caching.folding import fast, prefers_channels_last
+from ftlab.training.caching.folding import fast
 from ftlab.training.caching.held import Held, fingerprint
-from ftlab.training.caching.prefix import in_format, pack, refuse_what_cannot_be_split, split
+from ftlab.training.caching.memory_format import in_format, takes_channels_last
+from ftlab.training.caching.prefix import Rest, pack, refuse_what_cannot_be_split, split
 from ftlab.training.caching.proof import prove
 from ftlab.training.caching.walk import NotExactError
 
@@ -167,7 +169,7 @@ class Cache:
         activations = prove(self.model, self.parts, few)
         self.prefix = fast(self.parts.prefix, few, activations)
         rest = self.parts.rest
-        rest.channels_last = prefers_channels_last(self.model, rest, activations)
+        rest.channels_last = _both_modes(rest, activations)
         self.held = Held(self.model, self.parts)
         packed = pack(activations)
         self.shape, self.dtype, self.device = packed.shape[1:], packed.dtype, device
@@ -232,6 +234,15 @@ class Cache:
             batch = in_format(data.stack([image for image, _ in items]).to(self.device))
             values[start : start + len(items)] = pack(self.prefix(batch))
         return values, _collate(targets)
+
+
+def _both_modes(rest: Rest, activations: tuple[Tensor, ...]) -> bool:
+    """Return whether the rest takes the channels last, in the modes as they are and in eval mode."""
+    if activations[0].device.type != "cpu":
+        return False
+    with keep_modes(rest):
+        as_is = takes_channels_last(rest, rest.unpacked, *activations)
+        return as_is and takes_channels_last(rest.eval(), rest.unpacked, *activations)
 
 
 def _collate(targets: list[Any]) -> Tensor:
