@@ -24,6 +24,7 @@ from ftlab.training.caching.held import Held, fingerprint
 from ftlab.training.caching.memory_format import in_format, takes_channels_last
 from ftlab.training.caching.prefix import Rest, pack, refuse_what_cannot_be_split, split
 from ftlab.training.caching.proof import prove
+from ftlab.training.caching.side import SideBySide
 from ftlab.training.caching.walk import NotExactError
 
 MIB = 2**20
@@ -158,6 +159,7 @@ class Cache:
     disk: bool = True
     where: str = "in memory"
     _known: dict[tuple, Activations] = field(default_factory=dict)
+    _seen: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
     _temporary: str = ""
 
     def __post_init__(self) -> None:
@@ -185,8 +187,8 @@ class Cache:
             values = [self._one_view(images.dataset, view) for view in range(views or 1)]
             classes = list(getattr(images.dataset, "classes", []))
             self._known[key] = Activations([each for each, _ in values], values[0][1], classes)
-        seen = data.quick_digest(images.dataset)
-        return CachedLoader(self._known[key], images, lambda: self._changed(images.dataset, seen))
+        self._seen.setdefault(id(images.dataset), (images.dataset, data.quick_digest(images.dataset)))
+        return CachedLoader(self._known[key], images, lambda: self.changed(images.dataset))
 
     def result(self, train: CachedLoader, val: CachedLoader | None, seconds: float) -> Cached:
         """Return what `cached` gives."""
@@ -194,10 +196,14 @@ class Cache:
         parts = self.parts
         return Cached(parts.rest, train, val, parts.after, parts.why, size, seconds, self.where)
 
-    def _changed(self, dataset: Dataset, seen: str) -> str:
-        """Return what changed since the activations were computed; "" if nothing did."""
-        same_images = data.quick_digest(dataset) == seen
-        return self.held.changed() or ("" if same_images else f"the {type(dataset).__name__} of the images")
+    def changed(self, only: Dataset | None = None) -> str:
+        """Return what changed since the activations were computed, of all datasets or `only` one; else ""."""
+        if changed := self.held.changed():
+            return changed
+        for dataset, seen in self._seen.values():
+            if (only is None or only is dataset) and data.quick_digest(dataset) != seen:
+                return f"the {type(dataset).__name__} of the images"
+        return ""
 
     def _one_view(self, dataset: Dataset, view: int) -> tuple[Tensor, Tensor]:
         def fill(room: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -221,19 +227,23 @@ class Cache:
             weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
         return self._temporary
 
-    @torch.inference_mode()
     def _fill(self, values: Tensor, dataset: Dataset) -> tuple[Tensor, Tensor]:
         """Run the prefix over the dataset, batch by batch, and write what it gives into `values`."""
         targets = []
         starts = range(0, len(values), self.batch)
-        for start in tqdm(starts, desc="frozen part, once", disable=not self.progress, leave=False):
-            if self.should_stop():
-                raise KeyboardInterrupt
-            items = [dataset[place] for place in range(start, min(start + self.batch, len(values)))]
-            targets += [target for _, target in items]
-            batch = in_format(data.stack([image for image, _ in items]).to(self.device))
-            values[start : start + len(items)] = pack(self.prefix(batch))
+        with SideBySide(self.device) as beside:
+            for start in tqdm(starts, desc="frozen part, once", disable=not self.progress, leave=False):
+                if self.should_stop():
+                    raise KeyboardInterrupt
+                items = [dataset[place] for place in range(start, min(start + self.batch, len(values)))]
+                targets += [target for _, target in items]
+                images = data.stack([image for image, _ in items])
+                beside.call(self._run_prefix, images, values[start : start + len(items)])
         return values, _collate(targets)
+
+    @torch.inference_mode()
+    def _run_prefix(self, images: Tensor, values: Tensor) -> None:
+        values.copy_(pack(self.prefix(in_format(images.to(self.device)))))
 
 
 def _both_modes(rest: Rest, activations: tuple[Tensor, ...]) -> bool:
@@ -246,8 +256,7 @@ def _both_modes(rest: Rest, activations: tuple[Tensor, ...]) -> bool:
 
 
 def _collate(targets: list[Any]) -> Tensor:
-    with torch.inference_mode(False):  # autograd refuses tensors of inference mode
-        collated = default_collate(targets)
+    collated = default_collate(targets)
     if not isinstance(collated, Tensor):
         raise NotExactError(f"a target is no number but {type(targets[0]).__name__}")
     return collated

@@ -55,7 +55,7 @@ class Shortcut:
     def _look(self, epochs_left: int) -> None:
         """Compute the activations if that is worth it; again if something has changed, an unfreezing say."""
         flags = [p.requires_grad for p in self.model.parameters()] + [m.training for m in self.model.modules()]
-        if flags == self._flags and not any(kept.changed() for kept in self._loaders.values()):
+        if flags == self._flags and not (self._loaders and self._cache.changed()):
             return
         self._flags, self._cache, self._loaders = flags, None, {}
         if epochs_left < 2:  # once through the images is needed anyway
