@@ -19,7 +19,7 @@ from ftlab.training.caching.shortcut import Shortcut
 from ftlab.training.clipping import share_above
 from ftlab.training.forward import Forward
 from ftlab.training.results import Evaluation, History
-from ftlab.training.stepping import Stepper, check_schedule
+from ftlab.training.stepping import Stepper, check_schedule, fused
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -96,7 +96,8 @@ def fit(
     history = History()
     # In another precision the frozen part would give other numbers than those that are computed once.
     shortcut = Shortcut(model, train, val, cache and precision == "float32", should_stop)
-    with keep_random_state(seed), tqdm(total=epochs * len(train), disable=not progress, leave=False) as bar:
+    bar = tqdm(total=epochs * len(train), disable=not progress, leave=False)
+    with keep_random_state(seed), fused(optimizer), bar:
         try:
             for epoch in range(epochs):
                 for hook in hooks:
