@@ -175,13 +175,13 @@ def test_what_is_measured_is_what_predict_computes(images, tmp_path):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
 def test_channels_last_change_the_layout_and_no_value(images, name):
     from ftlab import data
-    from ftlab.finetune.features import takes_channels_last
+    from ftlab.finetune.features import lay_channels_last
     from ftlab.finetune.images import Reader
 
     reader = Reader(data.folder(images, "val"), pretrained.preprocessing(size=32))
     net = pretrained.load(name, weights=None).eval()
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    assert takes_channels_last(net, reader, CPU)
+    assert lay_channels_last(net, reader, CPU)
     assert equal(before, net.state_dict())
     conv = next(module for module in net.modules() if isinstance(module, torch.nn.Conv2d))
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -189,7 +189,7 @@ def test_channels_last_change_the_layout_and_no_value(images, name):
 
 def test_a_model_that_cannot_take_them_stays_as_it_is(images):
     from ftlab import data
-    from ftlab.finetune.features import takes_channels_last
+    from ftlab.finetune.features import lay_channels_last
     from ftlab.finetune.images import Reader
 
     class Views(torch.nn.Sequential):
@@ -198,5 +198,5 @@ def test_a_model_that_cannot_take_them_stays_as_it_is(images):
 
     net = Views(torch.nn.Conv2d(3, 4, 3))
     reader = Reader(data.folder(images, "val"), pretrained.preprocessing(size=32))
-    assert not takes_channels_last(net, reader, CPU)
+    assert not lay_channels_last(net, reader, CPU)
     assert net[0].weight.is_contiguous()

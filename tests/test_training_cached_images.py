@@ -272,7 +272,7 @@ def test_validation_images_of_another_size_are_not_squeezed_in(size):
     plain, quick = (train(cache, val=lambda: Pictures(size=size)) for cache in (False, True))
     assert_same(plain, quick)
     assert quick[1].cached == "frozen part computed once, up to 0.2"
-    with pytest.raises(ValueError, match=r"of the Pictures give activations of another size: \(4, \d, \d\)"):
+    with pytest.raises(ValueError, match=r"of another size give activations of another size: \(4, \d, \d\)"):
         cached(network(), loader(Pictures()), loader(Pictures(size=size)), progress=False)
 
 

@@ -18,7 +18,7 @@ from ftlab.checkpoints import LoadReceipt, load, load_into, restore, save
 from ftlab.checkpoints.content import Checkpoint
 from ftlab.data.images import Images
 from ftlab.finetune import precision, rundir
-from ftlab.finetune.features import once, takes_channels_last
+from ftlab.finetune.features import lay_channels_last, once
 from ftlab.finetune.images import Reader, order
 from ftlab.finetune.plan import Plan, build_optimizer, build_schedule, choose, freeze_rest
 from ftlab.finetune.ranks import OtherRankError, Ranks, joined, restarted
@@ -26,7 +26,7 @@ from ftlab.freezing import FreezeAudit, audit
 from ftlab.random_state import keep_random_state
 from ftlab.surgery import replace_head
 from ftlab.training import Evaluation, History
-from ftlab.training.caching.prefix import in_format
+from ftlab.training.caching.memory_format import in_format
 from ftlab.training.stepping import Stepper
 
 Say = Callable[[str], Any]
@@ -119,9 +119,7 @@ class _Run:
         self.before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.audit = self._check_freeze()
         self.trained, (self.train, self.val) = once(self.model, [self.train, self.val], ranks, say)
-        self.channels_last = self.trained is self.model and takes_channels_last(
-            self.model, self.val, ranks.device
-        )
+        self.channels_last = self.trained is self.model and lay_channels_last(self.model, self.val, ranks.device)
         if saved:
             self._restore(saved)
 

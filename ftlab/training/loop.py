@@ -17,8 +17,9 @@ from ftlab.modes import evaluating
 from ftlab.random_state import keep_random_state
 from ftlab.training.caching.shortcut import Shortcut
 from ftlab.training.clipping import share_above
+from ftlab.training.forward import Forward
 from ftlab.training.results import Evaluation, History
-from ftlab.training.stepping import Stepper, check_schedule
+from ftlab.training.stepping import Stepper, check_schedule, fused
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -95,7 +96,8 @@ def fit(
     history = History()
     # In another precision the frozen part would give other numbers than those that are computed once.
     shortcut = Shortcut(model, train, val, cache and precision == "float32", should_stop)
-    with keep_random_state(seed), tqdm(total=epochs * len(train), disable=not progress, leave=False) as bar:
+    bar = tqdm(total=epochs * len(train), disable=not progress, leave=False)
+    with keep_random_state(seed), fused(optimizer), bar:
         try:
             for epoch in range(epochs):
                 for hook in hooks:
@@ -104,9 +106,7 @@ def fit(
                 row |= _train_one_epoch(*shortcut.training(epochs - epoch), stepper, loss, should_stop, bar)
                 history.cached = shortcut.note
                 if val is not None:
-                    measured = evaluate(
-                        *shortcut.validation(), loss=loss, should_stop=should_stop, progress=False
-                    )
+                    measured = _measure(*shortcut.validation(), loss, should_stop, progress=False)
                     row |= {"val loss": measured.loss, "val accuracy": measured.accuracy}
                 history._add(row, model)
                 _step(per_epoch, row)
@@ -115,9 +115,9 @@ def fit(
     return history
 
 
-def _train_one_epoch(model, train, stepper, loss, should_stop, bar) -> dict[str, float]:
+def _train_one_epoch(forward, train, stepper, loss, should_stop, bar) -> dict[str, float]:
     """Go once through the training images; the lines in the middle are all there is to training."""
-    device = _device(model)
+    device = _device(forward.model)
     running, steps_before = _Mean(), len(stepper.norms)
     for images, targets in train:
         if should_stop():
@@ -125,7 +125,7 @@ def _train_one_epoch(model, train, stepper, loss, should_stop, bar) -> dict[str,
         images, targets = images.to(device), targets.to(device)
         stepper.begin()  # optimizer.zero_grad()
         with stepper.autocast():
-            logits = model(images)
+            logits = forward(images)  # model(images)
             value = _checked(loss, logits, targets)
         _or_stop(stepper.add, value, len(images))  # value.backward(), optimizer.step()
         running.add(logits.detach(), targets, value.detach())
@@ -171,14 +171,18 @@ def evaluate(
     Returns:
         Loss, accuracy and, image by image, target, prediction and probabilities.
     """
-    device = _device(model)
+    return _measure(Forward(model), batches, loss, should_stop, progress)
+
+
+def _measure(forward, batches, loss, should_stop, progress) -> Evaluation:
+    device = _device(forward.model)
     all_logits, all_targets = [], []
     # Random state too: a DataLoader draws from it even if it does not shuffle.
-    with evaluating(model), keep_random_state():
+    with evaluating(forward.model), keep_random_state():
         for images, targets in tqdm(batches, disable=not progress, leave=False):
             if should_stop():
                 raise _Stop
-            all_logits.append(model(images.to(device)).float().cpu())
+            all_logits.append(forward(images.to(device)).float().cpu())
             all_targets.append(targets)
     if not all_logits:
         raise ValueError("there is nothing to evaluate: the loader gave no batch")

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
+from ftlab.modes import keep_modes
 from ftlab.table import Table
 from ftlab.training.caching import images as data
 from ftlab.training.caching import store
 from ftlab.training.caching.activations import Activations, CachedLoader
-from ftlab.training.caching.folding import fast, prefers_channels_last
+from ftlab.training.caching.folding import fast
 from ftlab.training.caching.held import Held, fingerprint
-from ftlab.training.caching.prefix import in_format, pack, refuse_what_cannot_be_split, split
+from ftlab.training.caching.memory_format import in_format, takes_channels_last
+from ftlab.training.caching.prefix import Rest, pack, refuse_what_cannot_be_split, split
 from ftlab.training.caching.proof import prove
+from ftlab.training.caching.side import SideBySide
 from ftlab.training.caching.walk import NotExactError
 
 MIB = 2**20
@@ -156,6 +159,7 @@ class Cache:
     disk: bool = True
     where: str = "in memory"
     _known: dict[tuple, Activations] = field(default_factory=dict)
+    _looks: dict[int, tuple[Dataset, data.Look]] = field(default_factory=dict)
     _temporary: str = ""
 
     def __post_init__(self) -> None:
@@ -167,7 +171,7 @@ class Cache:
         activations = prove(self.model, self.parts, few)
         self.prefix = fast(self.parts.prefix, few, activations)
         rest = self.parts.rest
-        rest.channels_last = prefers_channels_last(self.model, rest, activations)
+        rest.channels_last = _both_modes(rest, activations)
         self.held = Held(self.model, self.parts)
         packed = pack(activations)
         self.shape, self.dtype, self.device = packed.shape[1:], packed.dtype, device
@@ -183,8 +187,8 @@ class Cache:
             values = self._same(images.dataset) if views is None else self._views(images.dataset, views)
             classes = list(getattr(images.dataset, "classes", []))
             self._known[key] = Activations([each for each, _ in values], values[0][1], classes)
-        look = data.Look(images.dataset)
-        return CachedLoader(self._known[key], images, lambda: self.held.changed() or look.changed())
+        self._looks.setdefault(id(images.dataset), (images.dataset, data.Look(images.dataset)))
+        return CachedLoader(self._known[key], images, lambda: self.changed(images.dataset))
 
     def result(self, train: CachedLoader, val: CachedLoader | None, seconds: float) -> Cached:
         """Return what `cached` gives."""
@@ -199,6 +203,15 @@ class Cache:
         """Compute the one view of a dataset that has to give the same whenever it is asked."""
         with data.asked_the_same(dataset) as same:
             return self._views(same, 1)
+
+    def changed(self, only: Dataset | None = None) -> str:
+        """Return what changed since the activations were computed, of all datasets or `only` one; else ""."""
+        if changed := self.held.changed():
+            return changed
+        for dataset, look in self._looks.values():
+            if (only is None or only is dataset) and (changed := look.changed()):
+                return changed
+        return ""
 
     def _one_view(self, dataset: Dataset, view: int) -> tuple[Tensor, Tensor]:
         def fill(room: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -222,30 +235,42 @@ class Cache:
             weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
         return self._temporary
 
-    @torch.inference_mode()
     def _fill(self, values: Tensor, dataset: Dataset) -> tuple[Tensor, Tensor]:
         """Run the prefix over the dataset, batch by batch, and write what it gives into `values`."""
         targets = []
         starts = range(0, len(values), self.batch)
-        for start in tqdm(starts, desc="frozen part, once", disable=not self.progress, leave=False):
-            if self.should_stop():
-                raise KeyboardInterrupt
-            items = [dataset[place] for place in range(start, min(start + self.batch, len(values)))]
-            targets += [target for _, target in items]
-            batch = in_format(data.stack([image for image, _ in items]).to(self.device))
-            found = pack(self.prefix(batch))
-            if found.shape[1:] != self.shape:  # one that is smaller could be stretched
-                raise NotExactError(
-                    f"images of the {type(dataset).__name__} give activations of another size: "
-                    f"{tuple(found.shape[1:])}, not {tuple(self.shape)}"
-                )
-            values[start : start + len(items)] = found
+        with SideBySide(self.device) as beside:
+            for start in tqdm(starts, desc="frozen part, once", disable=not self.progress, leave=False):
+                if self.should_stop():
+                    raise KeyboardInterrupt
+                items = [dataset[place] for place in range(start, min(start + self.batch, len(values)))]
+                targets += [target for _, target in items]
+                images = data.stack([image for image, _ in items])
+                beside.call(self._run_prefix, images, values[start : start + len(items)])
         return values, _collate(targets)
+
+    @torch.inference_mode()
+    def _run_prefix(self, images: Tensor, values: Tensor) -> None:
+        found = pack(self.prefix(in_format(images.to(self.device))))
+        if found.shape[1:] != self.shape:  # one that is smaller could be stretched
+            raise NotExactError(
+                f"images of another size give activations of another size: {tuple(found.shape[1:])}, "
+                f"not {tuple(self.shape)}"
+            )
+        values.copy_(found)
+
+
+def _both_modes(rest: Rest, activations: tuple[Tensor, ...]) -> bool:
+    """Return whether the rest takes the channels last, in the modes as they are and in eval mode."""
+    if activations[0].device.type != "cpu":
+        return False
+    with keep_modes(rest):
+        as_is = takes_channels_last(rest, rest.unpacked, *activations)
+        return as_is and takes_channels_last(rest.eval(), rest.unpacked, *activations)
 
 
 def _collate(targets: list[Any]) -> Tensor:
-    with torch.inference_mode(False):  # autograd refuses tensors of inference mode
-        collated = default_collate(targets)
+    collated = default_collate(targets)
     if not isinstance(collated, Tensor):
         raise NotExactError(f"a target is no number but {type(targets[0]).__name__}")
     return collated

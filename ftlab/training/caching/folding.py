@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ftlab.modes import evaluating
 from ftlab.modes.mapping import HOLDS, effect_of
-from ftlab.random_state import keep_random_state
-from ftlab.training.caching.prefix import Rest, in_format
-from ftlab.training.caching.walk import close, keep_buffers
+from ftlab.training.caching.memory_format import in_format
+from ftlab.training.caching.walk import close
 
 
 def fast(prefix: fx.GraphModule, images: Tensor, expected: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -29,26 +27,6 @@ def fast(prefix: fx.GraphModule, images: Tensor, expected: tuple[Tensor, ...]) -
         found = folded(in_format(images))
     agree = all(close(one, other) for one, other in zip(found, expected, strict=True))
     return folded if agree else prefix
-
-
-def prefers_channels_last(model: nn.Module, rest: Rest, activations: tuple[Tensor, ...]) -> bool:
-    """Return whether the rest trains faster with the channels last in memory, and can.
-
-    Measured on a processor: a third less time for forward and backward where all convolutions are 1 x 1 or
-    depthwise (EfficientNet-Lite0, MobileNetV3), a third more for dense 3 x 3 ones (ResNet-18).
-    """
-    convs = [module for module in rest.modules() if isinstance(module, nn.Conv2d)]
-    dense = any(max(conv.kernel_size) > 1 and conv.groups == 1 for conv in convs)
-    if not convs or dense or activations[0].device.type != "cpu":
-        return False
-    try:  # a `view` in the forward may not take it
-        with torch.no_grad(), keep_random_state(), keep_buffers(model):
-            rest.unpacked(*[in_format(each.clone()) for each in activations])
-            with evaluating(rest):
-                rest.unpacked(*[in_format(each.clone()) for each in activations])
-    except RuntimeError:
-        return False
-    return True
 
 
 def _fold(module: fx.GraphModule) -> None:

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from ftlab.given import child_of_wrapper
 from ftlab.modes import keep_modes
 from ftlab.training.caching.depthwise import QuickDepthwise
+from ftlab.training.caching.memory_format import in_format
 from ftlab.training.caching.walk import NotExactError, Walk, attribute, graph_input, is_watched, trace
 
 
@@ -149,11 +150,6 @@ def unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     return [
         part.unflatten(1, shape) if shape else part.flatten() for part, shape in zip(parts, shapes, strict=True)
     ]
-
-
-def in_format(images: Tensor) -> Tensor:
-    """Return the same images with the channels last in memory; what is no image (N, C, H, W) stays as it is."""
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def pack(activations: tuple[Tensor, ...]) -> Tensor:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from ftlab.training.caching.activations import CachedLoader
 from ftlab.training.caching.cache import Cache
 from ftlab.training.caching.traces import layout
+from ftlab.training.forward import Forward
 
 
 @dataclass
@@ -34,24 +35,27 @@ class Shortcut:
     _loaders: dict[str, CachedLoader] = field(default_factory=dict)
     _flags: list[tuple] | None = None
 
-    def training(self, epochs_left: int) -> tuple[nn.Module, DataLoader]:
-        """Return the model and the batches to train with in the next epoch."""
+    def __post_init__(self) -> None:
+        self._forward = Forward(self.model)
+
+    def training(self, epochs_left: int) -> tuple[Forward, DataLoader]:
+        """Return the forward pass and the batches to train with in the next epoch."""
         if self.wanted:
             self._look(epochs_left)
         return self._with("train", self.train)
 
-    def validation(self) -> tuple[nn.Module, DataLoader]:
-        """Return the model and the batches to measure with."""
+    def validation(self) -> tuple[Forward, DataLoader]:
+        """Return the forward pass and the batches to measure with."""
         return self._with("val", self.val)
 
-    def _with(self, name: str, images: DataLoader) -> tuple[nn.Module, DataLoader]:
+    def _with(self, name: str, images: DataLoader) -> tuple[Forward, DataLoader]:
         kept = self._loaders.get(name)
-        return (self._cache.parts.rest, kept) if kept is not None else (self.model, images)
+        return (Forward(self._cache.parts.rest), kept) if kept is not None else (self._forward, images)
 
     def _look(self, epochs_left: int) -> None:
         """Compute the activations if that is worth it; again if something has changed, an unfreezing say."""
         flags = layout(self.model)
-        if flags == self._flags and not any(kept.changed() for kept in self._loaders.values()):
+        if flags == self._flags and not (self._loaders and self._cache.changed()):
             return
         self._flags, self._cache, self._loaders = flags, None, {}
         if epochs_left < 2:  # once through the images is needed anyway
