@@ -157,6 +157,13 @@ def test_what_the_forward_raises_is_raised_by_the_real_call():
         evaluate(broken, loader(pictures()), progress=False)
 
 
+def test_no_numbers_agree_with_no_numbers():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+    assert takes_channels_last(model, model, pictures().tensors[0])  # as the real call, which says what is wrong
+
+
 def test_rows_of_numbers_stay_as_they_are():
     rows = torch.zeros(2, 5)
     assert in_format(rows) is rows

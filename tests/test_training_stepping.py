@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.optim import SGD
+from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import TensorDataset
 
 from ftlab.training import fit, loader
-from ftlab.training.stepping import Stepper
+from ftlab.training.stepping import Stepper, fused
 
 
 def task(images=20):
@@ -231,3 +231,71 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(make, options, 
     with pytest.raises(ValueError, match=says):
         run(model, optimizer, scheduler=make(optimizer), **options)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Noting(AdamW):
+    """AdamW of a class of its own, which may do something else in its step."""
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "weight_decay": 0.1}, {"foreach": True}])
+def test_fit_makes_the_steps_of_a_plain_loop_with_adam(kind, options):
+    model, other = network(), network()
+    optimizers = [kind(each.parameters(), lr=0.01, **options) for each in (model, other)]
+    run(model, optimizers[0], epochs=3)
+    batches = loader(task(), batch_size=4)
+    for _ in range(3):
+        for images, targets in batches:
+            optimizers[1].zero_grad()
+            F.cross_entropy(other(images), targets).backward()
+            optimizers[1].step()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+    run(model, optimizers[0])  # and its state is one to go on with
+    optimizers[0].step()
+
+
+def test_steps_are_fused_inside_only_and_a_choice_stays():
+    def flags(optimizer):
+        return [group["fused"] for group in optimizer.param_groups]
+
+    model = network()
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "fused": False}]
+    optimizer = AdamW(groups)
+    with fused(optimizer):
+        assert flags(optimizer) == [True, False]
+    assert flags(optimizer) == [None, False]
+
+    def fails():
+        with fused(optimizer):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert flags(optimizer) == [None, False]
+    double, rate = network().double(), torch.tensor(0.1)
+    alone = [
+        Noting(model.parameters()),
+        Adam(model.parameters(), foreach=True),
+        Adam(double.parameters()),
+        Adam(model.parameters(), lr=rate),
+    ]
+    for other in alone:
+        with fused(other):
+            assert flags(other) == [None]
+
+
+def test_a_group_that_comes_while_fit_runs_is_trained_too():
+    model = network()
+    model[0].requires_grad_(False)
+    optimizer = Adam(model[2].parameters(), lr=0.01)
+    before = model[0].weight.clone()
+
+    def thaw(epoch):
+        if epoch == 1:
+            model[0].requires_grad_(True)
+            optimizer.add_param_group({"params": model[0].parameters()})
+
+    run(model, optimizer, epochs=2, on_epoch_start=thaw)
+    assert not torch.equal(before, model[0].weight)
+    assert [group["fused"] for group in optimizer.param_groups] == [None, None]

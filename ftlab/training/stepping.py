@@ -106,8 +106,8 @@ class Stepper:
 def fused(optimizer: Optimizer) -> Iterator[None]:
     """Let Adam and AdamW go over the parameters once per step, not once per line of their formula.
 
-    It is PyTorch's own `fused=True`: the same numbers up to rounding; measured on a processor, a third of the time
-    of the step. A choice that was made stays, and afterwards the groups have the option that they had.
+    It is PyTorch's own `fused=True`: the same numbers up to rounding; measured on a processor, a step takes a
+    third of the time. A choice that was made stays, and afterwards the groups have the option that they had.
     """
     groups = [group for group in optimizer.param_groups if _can_be_fused(optimizer, group)]
     try:
