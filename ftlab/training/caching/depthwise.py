@@ -72,8 +72,10 @@ class Depthwise(torch.autograd.Function):
         images, weight = ctx.saved_tensors
         for_images = None
         if ctx.needs_input_grad[0]:
-            for_images = torch.nn.grad.conv2d_input(
-                images.shape, weight, gradient, ctx.stride, ctx.padding, groups=len(weight)
+            # not torch.nn.grad.conv2d_input: it does not know that the images have their channels last
+            options = None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), len(weight)
+            for_images, *_ = torch.ops.aten.convolution_backward(
+                gradient, images, weight, *options, (True, False, False)
             )
         for_weight = weight_gradient(images, weight, gradient, ctx.stride, ctx.padding)
         for_bias = gradient.sum((0, 2, 3)) if ctx.has_bias and ctx.needs_input_grad[2] else None
