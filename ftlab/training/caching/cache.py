@@ -28,7 +28,7 @@ from ftlab.training.caching.side import SideBySide
 from ftlab.training.caching.walk import NotExactError
 
 MIB = 2**20
-BATCH = {"cpu": 32}  # measured: on a processor larger batches fall out of its cache; see benchmarks/prefix.py
+BATCH = {"cpu": 16}  # measured: on a processor larger batches fall out of its cache; see benchmarks/prefix.py
 BATCH_ON_GPU = 256
 
 

@@ -33,12 +33,17 @@ class Held:
 
     def _look(self) -> dict[str, tuple]:
         found: dict[str, tuple] = {}
+        tensors: dict[str, Tensor] = {}
+        modules = dict(self.model.named_modules(remove_duplicate=False))  # one walk, not one per step
         for step in self.steps:
-            place = attribute(self.model, step)
-            for name, module in place.named_modules() if isinstance(place, nn.Module) else []:
-                about = id(module), effect_of(module), hooks_of(module), attributes(module)
-                found[f"{step}.{name}".rstrip(".")] = about
-        tensors = dict(tensors_of(self.model, self.steps))
+            place = modules[step] if step in modules else attribute(self.model, step)
+            if isinstance(place, Tensor):
+                tensors[step] = place
+                continue
+            for name, module in place.named_modules(prefix=step):
+                found[name] = id(module), effect_of(module), hooks_of(module), attributes(module)
+                own = [*module._parameters.items(), *module._buffers.items()]
+                tensors |= {f"{name}.{key}": tensor for key, tensor in own if tensor is not None}
         norms = _norms(list(tensors.values()))
         for (name, tensor), norm in zip(tensors.items(), norms, strict=True):
             version = 0 if tensor.is_inference() else tensor._version

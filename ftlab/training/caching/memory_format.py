@@ -22,7 +22,7 @@ def takes_channels_last(model: nn.Module, run: Callable[..., Any], *images: Tens
     """Return whether `run` has convolutions, and gives the same with the channels last in memory.
 
     The model is not changed, nor the random state. Measured on a processor, see benchmarks/memory_format.py: a
-    training step then takes 0.6 to 1.0 of the time, in every family of torchvision that has convolutions.
+    training step then takes 0.6 to 1.0 of the time, in all families of torchvision that were tried.
 
     Args:
         model: Whose modules `run` uses.

@@ -13,9 +13,10 @@ THREADS = 2  # more would hold more batches in memory at once
 class SideBySide:
     """A context in which `call` runs functions in two threads, each with half of the cores.
 
-    Two batches on a core each are done sooner than one after the other on both, where the cores wait for each
-    other in each layer: measured, see benchmarks/prefix.py. This thread reads the next images meanwhile. With one
-    core, on a GPU and under autocast, which other threads would not see, `call` runs the function here.
+    This thread reads the next images meanwhile, and the cores do not wait for each other after each layer. On an
+    idle machine that saves a tenth of the time, see benchmarks/prefix.py; much more on a busy one, where a core
+    that waits for another waits for other programs too. With one core, on a GPU and under autocast, which other
+    threads would not see, `call` runs the function here.
 
     Example:
         >>> found = []
