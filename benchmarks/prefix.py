@@ -115,13 +115,8 @@ def main():
         error = (outputs[name] - expected).abs().max().item()
         rows.append([name, seconds, f"{seconds / ours:.2f}", f"{error:.1e} of {expected.abs().max():.1f}"])
     headers = ["frozen part", "seconds", "times ours", "differs"]
-    print(
-        Table(
-            headers,
-            rows + threads(ours_alone, images) + decoding(dataset),
-            title=f"{options.model}, {len(images)} images",
-        )
-    )
+    rows += threads(ours_alone, dataset) + decoding(dataset)
+    print(Table(headers, rows, title=f"{options.model}, {len(images)} images; wall time: {len(dataset)} images"))
 
 
 if __name__ == "__main__":
