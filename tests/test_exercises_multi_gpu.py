@@ -119,6 +119,11 @@ def by_hand_with_ftlab(model, batch, count):
     return DataParallelByHand(model, ["cpu"] * count)(batch)
 
 
+@wrong(same_as_one, says="a parameter is nan away")
+def same_with_a_rate_that_is_no_number():
+    return 16, float("nan"), "the gradient is the mean over the ranks"
+
+
 @wrong(same_as_one, says="is no number of images")
 def a_share():
     return 0.25, 0.1, "the gradient is the mean over the ranks"

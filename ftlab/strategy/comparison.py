@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from ftlab.nearest import nearest
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 from .difference import Difference
 from .running import Run
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 
-class Comparison:
+class Comparison(Tabled):
     """The result of `compare`; its repr is a table with a row per strategy, a column per case.
 
     Attributes:
@@ -179,9 +179,6 @@ class Comparison:
 
     def __repr__(self) -> str:
         return repr(self.table()) if self.runs else f"no training was finished; {self.stopped}"
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def measured() -> Comparison:

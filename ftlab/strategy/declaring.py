@@ -12,7 +12,7 @@ from ftlab.freezing import freeze, phases, unfreeze
 from ftlab.freezing.selection import Pattern, choose, is_norm, scopes
 from ftlab.learning_rates import parameter_groups
 from ftlab.surgery import head_names
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 
 HEAD, BODY = "head", "body"
 
@@ -172,14 +172,8 @@ def hold_norms(model: nn.Module) -> None:
             module.eval()
 
 
-class Strategies(list):
+class Strategies(Tabled, list):
     """Several strategies; the repr is their table."""
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def table(self) -> Table:
         """Return a row per strategy."""

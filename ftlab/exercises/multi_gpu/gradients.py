@@ -245,7 +245,7 @@ def check_same_as_one(answer):
     if images != 16:
         text = f"With {images} images on each of 4 ranks, a step sees {4 * images} images, and not 64."
         raise Wrong(text, ask="What does `batch_size` of a rank's DataLoader count?")
-    if (apart := (_four_ranks(16, lr) - _one_process()).abs().max()) > 1e-5:
+    if not (apart := (_four_ranks(16, lr) - _one_process()).abs().max()) <= 1e-5:  # a NaN is not
         text = f"After three steps with lr={lr}, a parameter is {apart:.2g} away from that of the one process."
         raise Wrong(text, ask="What does DDP do with the four gradients before the step?")
     if _REASONS[reason]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from ftlab.modes import keep_modes
-from ftlab.table import Table
+from ftlab.table import Table, Tabled
 from ftlab.training.caching import images as data
 from ftlab.training.caching import store
 from ftlab.training.caching.activations import Activations, CachedLoader
@@ -32,8 +32,8 @@ BATCH = {"cpu": 16}  # measured: on a processor larger batches fall out of its c
 BATCH_ON_GPU = 256
 
 
-@dataclass
-class Cached:
+@dataclass(repr=False)
+class Cached(Tabled):
     """The rest of a model, and the activations that it is trained on; the repr is the table.
 
     Attributes:
@@ -67,12 +67,6 @@ class Cached:
             ["activations", f"{self.bytes / MIB:,.1f} MiB, {self.where}"],
         ]
         return Table(["what", "found"], rows)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers and names as a dictionary."""
