@@ -137,6 +137,64 @@ def test_a_hook_is_called_once_per_batch():
     assert len(called) == 3
 
 
+def compiled_as_a_whole():
+    return torch.compile(small(), backend=COUNTED)
+
+
+def compiled_inside():
+    model = small()
+    model[0].compile(backend=COUNTED)
+    return model
+
+
+class Counted:
+    """A backend of torch.compile that counts what it is given to compile."""
+
+    graphs = 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return graph.forward
+
+
+COUNTED = Counted()
+
+
+@pytest.mark.parametrize("build", [compiled_as_a_whole, compiled_inside])
+def test_what_is_compiled_is_not_compiled_for_a_look(build):
+    torch.compiler.reset()
+    COUNTED.graphs = 0
+    model = build().eval()
+    evaluate(model, loader(pictures(), batch_size=6), progress=False)
+    found, COUNTED.graphs = COUNTED.graphs, 0
+    torch.compiler.reset()
+    with torch.no_grad():
+        build().eval()(pictures().tensors[0])
+    assert found == COUNTED.graphs > 0
+
+
+def test_a_scripted_model_and_a_wrapper_are_left_alone():
+    images = pictures().tensors[0]
+    plain = small().eval()
+    assert Forward(plain).channels_last(images)
+    with pytest.warns(FutureWarning, match="deprecated"):
+        traced = torch.jit.trace(plain, images)
+    assert not Forward(traced).channels_last(images)
+    assert not Forward(nn.DataParallel(plain)).channels_last(images)
+
+
+def test_a_lazy_layer_is_made_by_the_first_batch_with_the_random_numbers_of_the_user(monkeypatch):
+    def made():
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(2))
+        evaluate(model, loader(pictures(), batch_size=6), progress=False)
+        return model[3].weight
+
+    weight = made()
+    monkeypatch.setattr(Forward, "channels_last", lambda *_: False)
+    assert torch.equal(weight, made())
+
+
 def test_a_view_and_dropout_by_element_keep_the_channels_first():
     images = pictures(pixels=96).tensors[0]
     mine = pictures().tensors[0]

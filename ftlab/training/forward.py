@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from ftlab.given import child_of_wrapper
 from ftlab.training.caching.depthwise import QuickDepthwise
 from ftlab.training.caching.memory_format import in_format, takes_channels_last
 from ftlab.training.caching.prefix import Rest
@@ -15,8 +18,9 @@ KNOWN = {"torch", "torchvision", "ftlab"}
 class Forward:
     """The forward pass of `model`, with the channels last where that is quicker and gives the same.
 
-    The first batch in each mode decides: two of its images are run both ways. A class of the user's own is left
-    alone, since its forward may count its calls or print; so is a model that somebody listens to by a hook.
+    The first batch in each mode decides: two of its images are run both ways. Left alone is what would notice
+    that, or be changed: a class of the user's own, whose forward may count its calls or print; a hook; what is
+    compiled for a shape; a wrapper of several processes; a parameter that takes its shape from the first batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,10 +42,13 @@ class Forward:
             return False
         now = tuple((id(module), module.training) for module in self.model.modules())
         if now not in self._found:
-            own = any(map(_is_own, self.model.modules()))
-            self._found[now] = not own and takes_channels_last(self.model, self.model, images[:2])
+            alone = any(map(_is_left_alone, self.model.modules()))
+            self._found[now] = not alone and takes_channels_last(self.model, self.model, images[:2])
         return self._found[now]
 
 
-def _is_own(module: nn.Module) -> bool:
-    return type(module).__module__.partition(".")[0] not in KNOWN or is_watched(module)
+def _is_left_alone(module: nn.Module) -> bool:
+    own = type(module).__module__.partition(".")[0] not in KNOWN
+    compiled = isinstance(module, torch.jit.ScriptModule) or getattr(module, "_compiled_call_impl", None)
+    lazy = any(map(is_lazy, [*module._parameters.values(), *module._buffers.values()]))
+    return bool(own or compiled or lazy) or is_watched(module) or child_of_wrapper(module) is not None
