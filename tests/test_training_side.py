@@ -72,9 +72,10 @@ def test_an_error_in_a_thread_is_raised_here(others, two_cores):
 
 
 def test_a_stop_here_drops_what_has_not_begun_and_waits_for_the_rest(two_cores):
-    goes_on, ended = threading.Event(), []
+    begun, goes_on, ended = threading.Semaphore(0), threading.Event(), []
 
     def call():
+        begun.release()
         goes_on.wait(timeout=300)
         ended.append(threading.get_ident())
 
@@ -82,6 +83,8 @@ def test_a_stop_here_drops_what_has_not_begun_and_waits_for_the_rest(two_cores):
         with SideBySide(CPU) as beside:
             for _ in range(3):  # two run, one waits
                 beside.call(call)
+            for _ in range(2):
+                begun.acquire(timeout=300)
             threading.Timer(0.1, goes_on.set).start()
             raise KeyboardInterrupt
 
