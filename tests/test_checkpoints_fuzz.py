@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import pickle
+import pickletools
 import random
 import struct
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -88,6 +90,18 @@ def test_a_flipped_bit_of_an_archive_is_found_or_changes_nothing(kind, tmp_path)
         found += not info.whole
         assert not info.whole or same(info.state_dict()), place
     assert found > 50
+
+
+@pytest.mark.parametrize("code", [b"ctorch\\Vnn\nLinear\n.", b"Vtext\n0S'a\\Vb'\n."])
+def test_a_backslash_in_a_name_or_text_is_read_without_a_warning(code, tmp_path):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert list(pickletools.genops(code))  # Python's own reader warns
+    assert seen
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        looked_at(code, tmp_path)
+    assert not seen
 
 
 @pytest.mark.parametrize("kind", ["old", "pickle 2", "pickle 5", "safetensors", "whole"])

@@ -6,6 +6,7 @@ and it knows nothing of tensors, so that a machine like this one would be needed
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,10 +89,12 @@ def read_pickle(window: Window) -> Pickle:
     result = Pickle()
     machine = _Machine(result)
     try:
-        for name, argument in _instructions(window):
-            if name not in SAFE:
-                result.others.add(name)
-            machine.run(name, argument)
+        with warnings.catch_warnings():  # of Python, about a backslash in a damaged text
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for name, argument in _instructions(window):
+                if name not in SAFE:
+                    result.others.add(name)
+                machine.run(name, argument)
         result.root = machine.pop()
     except Broken as broken:
         result.broken = broken
