@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from ftlab.training import cached, fit, loader
 from ftlab.training.caching import inside
+from tests.trained import assert_same
 
 
 class Pictures(Dataset):
@@ -55,13 +56,6 @@ def train(cache, make=Pictures, batches=None, val=None, hook=None, model=network
         on_epoch_start=lambda epoch: hook and epoch == 2 and hook(images),
     )
     return model, history
-
-
-def assert_same(plain, quick):
-    for row, other in zip(plain[1].rows, quick[1].rows, strict=True):
-        assert other == pytest.approx(row, rel=1e-9)
-    for name, value in plain[0].state_dict().items():
-        torch.testing.assert_close(quick[0].state_dict()[name], value, rtol=1e-9, atol=1e-9)
 
 
 def own_sampler(images):

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from ftlab.training import cached, fit, loader
+from tests import trained
 
 
 def pictures(count=6):
@@ -53,10 +54,7 @@ def train(cache, make=network, hook=None, loss=F.cross_entropy, epochs=4):
 
 
 def assert_same(plain, quick):
-    for row, other in zip(plain[1].rows, quick[1].rows, strict=True):
-        assert other == pytest.approx(row, rel=1e-9)
-    for name, value in plain[0].state_dict().items():
-        torch.testing.assert_close(quick[0].state_dict()[name], value, rtol=1e-9, atol=1e-9)
+    trained.assert_same(plain, quick)
     for one, other in zip(plain[0].modules(), quick[0].modules(), strict=True):
         assert vars(one).keys() == vars(other).keys()
         assert getattr(one, "calls", 0) == getattr(other, "calls", 0)
