@@ -77,16 +77,20 @@ def child_of_wrapper(model: nn.Module) -> str | None:
     return "_orig_mod" if "_orig_mod" in model._modules else None
 
 
+def first_lazy(model: nn.Module) -> str:
+    """Return the name of a parameter or buffer whose shape the first batch decides; "" if there is none."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return next((name for name, tensor in tensors if is_lazy(tensor)), "")
+
+
 def refuse_lazy(model: nn.Module, then: str) -> None:
     """Refuse a model with parameters whose shape the first batch decides.
 
     Raises:
         ValueError: There is one; the message says what to do, and `then` what comes after that.
     """
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
-    if lazy:
-        raise ValueError(f"{lazy[0]!r} has no shape yet: call the model once with real data, then {then}")
+    if lazy := first_lazy(model):
+        raise ValueError(f"{lazy!r} has no shape yet: call the model once with real data, then {then}")
 
 
 def expect(thing: Any, kind: type | tuple[type, ...], what: str, call: str) -> None:

@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from ftlab.given import child_of_wrapper
+from ftlab.given import child_of_wrapper, first_lazy
 from ftlab.training.caching.depthwise import QuickDepthwise
 from ftlab.training.caching.memory_format import in_format, takes_channels_last
 from ftlab.training.caching.prefix import Rest
@@ -42,7 +41,7 @@ class Forward:
             return False
         now = tuple((id(module), module.training) for module in self.model.modules())
         if now not in self._found:
-            alone = any(map(_is_left_alone, self.model.modules()))
+            alone = first_lazy(self.model) or any(map(_is_left_alone, self.model.modules()))
             self._found[now] = not alone and takes_channels_last(self.model, self.model, images[:2])
         return self._found[now]
 
@@ -50,5 +49,4 @@ class Forward:
 def _is_left_alone(module: nn.Module) -> bool:
     own = type(module).__module__.partition(".")[0] not in KNOWN
     compiled = isinstance(module, torch.jit.ScriptModule) or getattr(module, "_compiled_call_impl", None)
-    lazy = any(map(is_lazy, [*module._parameters.values(), *module._buffers.values()]))
-    return bool(own or compiled or lazy) or is_watched(module) or child_of_wrapper(module) is not None
+    return bool(own or compiled) or is_watched(module) or child_of_wrapper(module) is not None

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.modes.mapping import effect_of
-from ftlab.training.caching.prefix import Split, tensors_of
+from ftlab.training.caching.prefix import Split, parts_of, tensors_of
 from ftlab.training.caching.traces import attributes, hooks_of
-from ftlab.training.caching.walk import attribute
 
 
 class Held:
@@ -32,18 +31,13 @@ class Held:
         return next(iter(names), "")
 
     def _look(self) -> dict[str, tuple]:
-        found: dict[str, tuple] = {}
-        tensors: dict[str, Tensor] = {}
-        modules = dict(self.model.named_modules(remove_duplicate=False))  # one walk, not one per step
-        for step in self.steps:
-            place = modules[step] if step in modules else attribute(self.model, step)
-            if isinstance(place, Tensor):
-                tensors[step] = place
-                continue
-            for name, module in place.named_modules(prefix=step):
-                found[name] = id(module), effect_of(module), hooks_of(module), attributes(module)
-                own = [*module._parameters.items(), *module._buffers.items()]
-                tensors |= {f"{name}.{key}": tensor for key, tensor in own if tensor is not None}
+        parts = list(parts_of(self.model, self.steps))
+        found: dict[str, tuple] = {
+            name: (id(part), effect_of(part), hooks_of(part), attributes(part))
+            for name, part in parts
+            if isinstance(part, nn.Module)
+        }
+        tensors = dict(tensors_of(parts))
         norms = _norms(list(tensors.values()))
         for (name, tensor), norm in zip(tensors.items(), norms, strict=True):
             version = 0 if tensor.is_inference() else tensor._version
@@ -63,7 +57,7 @@ def fingerprint(model: nn.Module, parts: Split, data: str) -> str:
     found = hashlib.sha256(f"{torch.__version__} {parts.prefix.code} {parts.after} {data}".encode())
     for module in parts.prefix.modules():
         found.update(module.extra_repr().encode())
-    for name, tensor in tensors_of(model, parts.steps):
+    for name, tensor in tensors_of(parts_of(model, parts.steps)):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(_bytes(tensor))
     return found.hexdigest()

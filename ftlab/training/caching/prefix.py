@@ -1,15 +1,14 @@
 """The longest part of a forward pass that gives the same in every epoch, and the rest that is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import _has_any_global_hook
-from torch.nn.parameter import is_lazy
 
-from ftlab.given import child_of_wrapper
+from ftlab.given import child_of_wrapper, first_lazy
 from ftlab.modes import keep_modes
 from ftlab.training.caching.depthwise import QuickDepthwise
 from ftlab.training.caching.memory_format import in_format
@@ -111,6 +110,8 @@ def refuse_what_cannot_be_split(model: nn.Module) -> None:
         raise NotExactError("autocast is on: the frozen part would be kept in another precision")
     if _has_any_global_hook():
         raise NotExactError("a hook on all modules would no longer be called for those that are computed once")
+    if lazy := first_lazy(model):
+        raise NotExactError(f"{lazy!r} has no shape yet: call the model once with real data")
     _refuse_shared_memory(model)
     _refuse_containers(model)
 
@@ -126,11 +127,8 @@ def _refuse_containers(model: nn.Module) -> None:
 
 
 def _refuse_shared_memory(model: nn.Module) -> None:
-    """Refuse a frozen tensor that moves because it lies where a trainable one lies, and one without a shape."""
+    """Refuse a frozen tensor that moves because it lies where a trainable one lies."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
-    if lazy:
-        raise NotExactError(f"{lazy[0]!r} has no shape yet: call the model once with real data")
     trainable = {_memory(tensor): name for name, tensor in tensors if tensor.requires_grad and tensor.numel()}
     for name, tensor in tensors:
         if not tensor.requires_grad and tensor.numel() and _memory(tensor) in trainable:
@@ -245,11 +243,19 @@ def _behind_in_eval(model: nn.Module, after: list[str]) -> fx.GraphModule:
     return _behind(model, graph, ends, needed)
 
 
-def tensors_of(model: nn.Module, steps: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters and buffers at these places of the model, by name."""
+def parts_of(model: nn.Module, steps: list[str]) -> Iterator[tuple[str, nn.Module | Tensor]]:
+    """Yield what is at these places of the model, by name: modules, with those inside of them, and tensors."""
+    modules = dict(model.named_modules(remove_duplicate=False))  # one walk, not one per step
     for step in steps:
-        value = attribute(model, step)
-        if isinstance(value, Tensor):
-            yield step, value
+        place = modules[step] if step in modules else attribute(model, step)
+        yield from [(step, place)] if isinstance(place, Tensor) else place.named_modules(prefix=step)
+
+
+def tensors_of(parts: Iterable[tuple[str, nn.Module | Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers of these parts, by name."""
+    for name, part in parts:
+        if isinstance(part, Tensor):
+            yield name, part
         else:
-            yield from ((f"{step}.{name}", t) for name, t in [*value.named_parameters(), *value.named_buffers()])
+            own = [*part._parameters.items(), *part._buffers.items()]
+            yield from ((f"{name}.{key}", tensor) for key, tensor in own if tensor is not None)

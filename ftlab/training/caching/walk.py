@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 from ftlab.modes.mapping import HOLDS, PASSES, effect_of
 from ftlab.random_state import keep_random_state, torch_random_state
 from ftlab.surgery.cutting import leaves
-from ftlab.training.caching.traces import attributes, keep_attributes
+from ftlab.training.caching.traces import attributes, hooks_of, keep_attributes
 
 
 class NotExactError(ValueError):
@@ -33,17 +33,16 @@ def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
 
     buffers = list(model.buffers())
     versions = [0 if buffer.is_inference() else buffer._version for buffer in buffers]
-    with keep_random_state(), keep_buffers(model), keep_attributes(model) as written:
+    with keep_random_state(), keep_buffers(model) as written:
         try:
-            if draws(run):
-                raise NotExactError("the forward draws random numbers in Python: each batch takes another way")
-        except NotExactError:
-            raise
+            drawn = draws(run)
         except Exception as error:
             raise NotExactError(
                 f"torch.fx cannot trace the forward of this {type(model).__name__} "
                 f"({type(error).__name__}: {error})"
             ) from error
+        if drawn:
+            raise NotExactError("the forward draws random numbers in Python: each batch takes another way")
         if versions != [0 if buffer.is_inference() else buffer._version for buffer in buffers]:
             raise NotExactError("the forward writes a buffer in each batch, and would do so only once")
         if attribute := written():
@@ -174,16 +173,17 @@ def close(one: Tensor, other: Tensor) -> bool:
 
 
 @contextmanager
-def keep_buffers(model: nn.Module) -> Iterator[None]:
+def keep_buffers(model: nn.Module) -> Iterator[Callable[[], str]]:
     """Put the buffers and attributes of every module back: a forward pass in train mode moves them.
 
+    What is given says which attribute is another one now, as in `keep_attributes`.
     The values are compared, since batch norm writes without telling autograd: `_version` stays the same.
     """
     kept = [(module, dict(module._buffers)) for module in model.modules()]
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
-        with keep_attributes(model):
-            yield
+        with keep_attributes(model) as written:
+            yield written
     finally:
         for module, buffers in kept:
             module._buffers.update(buffers)
@@ -195,9 +195,7 @@ def keep_buffers(model: nn.Module) -> Iterator[None]:
 
 def is_watched(module: nn.Module) -> bool:
     """Return whether somebody put a hook on the module."""
-    return any(
-        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    )
+    return bool(hooks_of(module))
 
 
 def attribute(model: nn.Module, target: str) -> Any:
