@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parameters_to_vector
 from torch.utils.data import TensorDataset
 from torchvision.models import get_model
@@ -135,6 +136,16 @@ def test_a_hook_is_called_once_per_batch():
     model[0].register_forward_hook(lambda *_: called.append(1))
     evaluate(model, loader(pictures(), batch_size=2), progress=False)
     assert len(called) == 3
+
+
+def test_a_hook_on_all_modules_is_called_once_per_batch_and_module():
+    model, called = small(), []
+    handle = register_module_forward_hook(lambda *_: called.append(1))
+    try:
+        evaluate(model, loader(pictures(), batch_size=2), progress=False)
+    finally:
+        handle.remove()
+    assert len(called) == 3 * len(list(model.modules()))
 
 
 def compiled_as_a_whole():

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ftlab.given import child_of_wrapper, first_lazy
 from ftlab.training.caching.depthwise import QuickDepthwise
@@ -41,7 +42,8 @@ class Forward:
             return False
         now = tuple((id(module), module.training) for module in self.model.modules())
         if now not in self._found:
-            alone = first_lazy(self.model) or any(map(_is_left_alone, self.model.modules()))
+            whole = _has_any_global_hook() or first_lazy(self.model)
+            alone = whole or any(map(_is_left_alone, self.model.modules()))
             self._found[now] = not alone and takes_channels_last(self.model, self.model, images[:2])
         return self._found[now]
 
