@@ -98,7 +98,7 @@ def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = MEM
     full = process.memory_info().rss + memory
     thread = threading.Thread(target=context.run, args=(_work, function, result, done), daemon=True)
     out, err = Printed(thread, sys.stdout), Printed(thread, sys.stderr)
-    with no_trace(seed), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with no_trace(seed), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _unheard():
         try:
             thread.start()
             result.stopped = _wait(done, process, thread, seconds, full)
@@ -151,7 +151,29 @@ def _stop(thread: threading.Thread, done: threading.Event) -> bool:
     while thread.is_alive() and not done.is_set() and time.monotonic() < end:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
         done.wait(POLL)
+    if done.is_set():
+        thread.join(GRACE)  # the last `Stopped` may come as late as this, and is no news then
     return done.is_set() or not thread.is_alive()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Hide a `Stopped` that Python itself catches: in a weak reference's callback, or as a thread ends."""
+    unraisable, lost = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook = _but_stopped(unraisable)
+    threading.excepthook = _but_stopped(lost)
+    try:
+        yield
+    finally:
+        sys.unraisablehook, threading.excepthook = unraisable, lost
+
+
+def _but_stopped(hook: Callable[[Any], object]) -> Callable[[Any], None]:
+    def pass_on(caught: Any) -> None:
+        if caught.exc_type is not Stopped:
+            hook(caught)
+
+    return pass_on
 
 
 @contextlib.contextmanager

@@ -340,6 +340,68 @@ def test_a_loop_that_catches_every_exception_is_ended(monkeypatch):
     assert hasty.judge(stubborn).message == "It did not end within 0.5 seconds."
 
 
+def dies_slowly(callback):
+    """Let an object die whose weak reference calls `callback`; an error in there is caught by Python itself."""
+    mortal = set()
+    watched = weakref.ref(mortal, callback)
+    del mortal
+    return watched
+
+
+def test_the_end_of_an_answer_is_no_news_where_python_catches_it_itself(monkeypatch):
+    swallowed = []
+
+    def forever():
+        while not swallowed:
+            dies_slowly(until_stopped)
+        while True:
+            pass
+
+    def until_stopped(reference):
+        try:
+            while True:
+                pass
+        except runner.Stopped:
+            swallowed.append(reference)
+            raise
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", hook := heard.append)
+    monkeypatch.setattr(runner, "GRACE", 120.0)
+    run = runner.run(forever, seconds=0.2)
+    assert swallowed
+    assert not heard
+    assert (run.stopped, run.alive, run.printed) == ("time", False, "")
+    assert sys.unraisablehook is hook
+
+
+def test_the_end_of_an_answer_is_no_news_at_the_end_of_its_thread(monkeypatch):
+    def late():
+        monkeypatch.setattr(torch, "set_num_threads", forever)  # what the thread calls after the answer
+
+    def forever(number):
+        while threading.current_thread() is not threading.main_thread():
+            pass
+
+    heard = []
+    monkeypatch.setattr(threading, "excepthook", hook := heard.append)
+    monkeypatch.setattr(runner, "GRACE", 120.0)
+    run = runner.run(late, seconds=0.2)
+    assert (run.stopped, run.alive) == ("time", False)
+    assert not heard
+    assert threading.excepthook is hook
+
+
+def test_an_error_that_python_catches_itself_is_still_told(monkeypatch):
+    def fails(reference):
+        raise ValueError("in a callback")
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda caught: heard.append(caught.exc_type))
+    runner.run(lambda: dies_slowly(fails))
+    assert heard == [ValueError]
+
+
 def test_the_time_in_which_it_waits_for_a_processor_does_not_count(monkeypatch):
     monkeypatch.setattr(runner, "waited", lambda thread: 1000.0)
     assert runner.run(lambda: time.sleep(0.5), seconds=0.1).stopped == ""
