@@ -4,10 +4,12 @@ import copy
 from collections import Counter
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ftlab.modes.mapping import HOLDS, effect_of
+from ftlab.pretrained.lite import SamePaddingConv2d
 from ftlab.training.caching.memory_format import in_format
 from ftlab.training.caching.walk import close
 
@@ -22,6 +24,7 @@ def fast(prefix: fx.GraphModule, images: Tensor, expected: tuple[Tensor, ...]) -
     with torch.no_grad():
         _fold(folded)
         _overwrite(folded)
+        _widen(folded)
         if images.ndim == 4:
             folded.to(memory_format=torch.channels_last)
         found = folded(in_format(images))
@@ -52,6 +55,34 @@ def _overwrite(module: fx.GraphModule) -> None:
         fresh = before.op == "call_module" and isinstance(module.get_submodule(before.target), nn.Conv2d)
         if fresh and len(before.users) == 1 and hasattr(layer, "inplace"):
             layer.inplace = True
+
+
+class WideKernel(nn.Module):
+    """A convolution of stride 2 that pads the right and the bottom more, on images of even size without a copy.
+
+    A row and a column of zeros before its kernel let it pad the same on all sides, which `F.conv2d` does itself.
+    On an odd size it already pads the same on all sides, and the convolution is called as it is.
+    """
+
+    def __init__(self, conv: SamePaddingConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.weight = nn.Parameter(F.pad(conv.weight, (1, 0, 1, 0)), requires_grad=False)
+        self.padding = tuple(size // 2 for size in conv.kernel_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what the convolution gives."""
+        if any(size % 2 for size in images.shape[-2:]):
+            return self.conv(images)
+        return F.conv2d(images, self.weight, self.conv.bias, 2, self.padding, 1, self.conv.groups)
+
+
+def _widen(module: fx.GraphModule) -> None:
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, SamePaddingConv2d) or layer.stride != (2, 2) or layer.dilation != (1, 1):
+            continue
+        if all(size % 2 and size > 1 for size in layer.kernel_size):
+            module.set_submodule(name, WideKernel(layer))
 
 
 def _conv_and_norm(module: fx.GraphModule, node: fx.Node) -> tuple[nn.Conv2d, nn.BatchNorm2d] | None:
