@@ -33,8 +33,9 @@ def fast(prefix: fx.GraphModule, images: Tensor, expected: tuple[Tensor, ...]) -
 
 
 def _fold(module: fx.GraphModule) -> None:
+    uses = Counter(node.target for node in module.graph.nodes)
     for node in list(module.graph.nodes):
-        pair = _conv_and_norm(module, node)
+        pair = _conv_and_norm(module, node, uses)
         if pair is None:
             continue
         conv, norm = pair
@@ -85,16 +86,19 @@ def _widen(module: fx.GraphModule) -> None:
             module.set_submodule(name, WideKernel(layer))
 
 
-def _conv_and_norm(module: fx.GraphModule, node: fx.Node) -> tuple[nn.Conv2d, nn.BatchNorm2d] | None:
+def _conv_and_norm(
+    module: fx.GraphModule, node: fx.Node, uses: Counter
+) -> tuple[nn.Conv2d, nn.BatchNorm2d] | None:
     """Return the two layers if `node` is a held batch norm and alone behind a convolution that is used once."""
     before = node.args[0] if node.args else None
     if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
         return None
-    norm, conv = module.get_submodule(node.target), module.get_submodule(before.target)
-    uses = [other for other in module.graph.nodes if other.target in (node.target, before.target)]
-    if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d) or len(before.users) != 1:
+    if len(before.users) != 1 or uses[node.target] > 1 or uses[before.target] > 1:
         return None
-    return (conv, norm) if effect_of(norm) == HOLDS and len(uses) == 2 else None
+    norm, conv = module.get_submodule(node.target), module.get_submodule(before.target)
+    if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d):
+        return None
+    return (conv, norm) if effect_of(norm) == HOLDS else None
 
 
 def _folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
