@@ -19,20 +19,19 @@ from ftlab import data, pretrained
 from ftlab.table import Table
 from ftlab.training import loader
 from ftlab.training.caching.cache import Cache
-from ftlab.training.caching.folding import _fold, _overwrite
+from ftlab.training.caching.folding import _fold, _overwrite, _widen
 from ftlab.training.caching.memory_format import in_format
 from ftlab.training.caching.side import SideBySide
 
 
 def variants(prefix):
     """Return, by name, what is to be run on a batch, the batch size, and the mode without gradients."""
-    folded = copy.deepcopy(prefix)
-    _fold(folded)
-    in_place = copy.deepcopy(folded)
-    _overwrite(in_place)
     last = {"memory_format": torch.channels_last}
-    channels_last = copy.deepcopy(in_place).to(**last)
-    not_in_place, not_folded = copy.deepcopy(folded).to(**last), copy.deepcopy(prefix).to(**last)
+    all_steps = [_fold, _overwrite, _widen]
+    channels_last, channels_first = made(prefix, all_steps).to(**last), made(prefix, all_steps)
+    not_folded, not_in_place, copied = (
+        made(prefix, [step for step in all_steps if step is not without]).to(**last) for without in all_steps
+    )
     half = copy.deepcopy(channels_last).to(torch.bfloat16)
     inference, plain = torch.inference_mode, torch.no_grad
 
@@ -43,12 +42,21 @@ def variants(prefix):
         "the model as it is": (prefix, 32, plain),
         "as `cached` does it": (ours, 16, inference),
         "no_grad": (ours, 16, plain),
-        "not channels last": (in_place, 16, inference),
+        "not channels last": (channels_first, 16, inference),
         "batch norm not folded": (lambda batch: not_folded(batch.contiguous(**last)), 16, inference),
         "not in place": (lambda batch: not_in_place(batch.contiguous(**last)), 16, inference),
+        "images copied to pad them": (lambda batch: copied(batch.contiguous(**last)), 16, inference),
         **{f"batches of {size}": (ours, size, inference) for size in (4, 8, 32, 64, 128)},
         "bfloat16": (lambda batch: (half(batch.contiguous(**last).bfloat16())[0].float(),), 16, inference),
     }
+
+
+def made(prefix, steps):
+    """Return a copy that each of these steps of `fast` has changed."""
+    changed = copy.deepcopy(prefix)
+    for step in steps:
+        step(changed)
+    return changed
 
 
 def run(function, batch, mode, images):
