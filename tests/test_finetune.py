@@ -25,6 +25,7 @@ from ftlab.finetune.plan import Plan, choose
 from ftlab.finetune.predicting import load_best
 from ftlab.finetune.ranks import Ranks
 from ftlab.paths import DATA
+from tests.ports import free_port
 
 CLASSES = ("animal", "food", "sport")
 SMALL = {"size": 32, "epochs": 3, "batch_size": 5, "strategy": "last third"}
@@ -187,14 +188,6 @@ def test_a_rank_that_dies_is_started_again_and_nothing_is_lost(straight, images,
     assert process.returncode == 0, "".join(said)
     assert any("going on after step" in line for line in said)
     assert differences(out, tmp_path / "run") < 1e-4
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return one.getsockname()[1]
 
 
 def children(pid: int) -> list[int]:
