@@ -25,6 +25,16 @@ settings.register_profile(
 settings.load_profile("same everywhere")
 
 
+def pytest_configure(config):
+    """Have the list of fonts made once, before the processes start that want it.
+
+    Each of them would say on stderr that it takes a while, on a slow machine, or that the place for it cannot be
+    written to; here matplotlib then finds another place, for them as well.
+    """
+    if not hasattr(config, "workerinput"):
+        import matplotlib.font_manager  # noqa: F401
+
+
 @pytest.hookimpl(tryfirst=True)  # before the fixtures
 def pytest_runtest_setup(item):
     """Begin each test with the same random state, whichever tests ran before it in this process."""

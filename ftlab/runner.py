@@ -22,6 +22,7 @@ from ftlab.random_state import keep_random_state
 POLL = 0.05  # seconds between two looks at the clock and the memory
 MEMORY = 2 * 2**30  # bytes that code may use more than there was before
 GRACE = 2.0  # seconds that code gets to end once it was told to
+AGAIN = 0.2  # seconds until it is told again; time enough for it to tidy up undisturbed
 
 
 class Stopped(BaseException):
@@ -66,6 +67,29 @@ class Printed(io.TextIOBase):
         return self.head.rstrip() + more
 
 
+class Done:
+    """Say once that the work is done, in one step: a `Stopped` comes before it or after it.
+
+    In the middle of a `threading.Event` it would leave a lock behind, for which this thread would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.set = self._lock.release  # a function written in C: nothing is raised inside it
+
+    def is_set(self) -> bool:
+        """Tell whether it was said."""
+        return not self._lock.locked()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is said, for at most so many seconds; tell whether it was."""
+        if self._lock.acquire(timeout=seconds):
+            self._lock.release()
+            return True
+        return False
+
+
 def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = MEMORY, seed: int = 0) -> Run:
     """Call `function` in a thread of its own, and come back in any case.
 
@@ -92,9 +116,9 @@ def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = MEM
         >>> run(forever, seconds=0.1).stopped
         'time'
     """
-    result = Run()
+    result, done = Run(), Done()
     context = contextvars.copy_context()  # so that a notebook knows to which cell an output belongs
-    process, done = psutil.Process(), threading.Event()
+    process = psutil.Process()
     full = process.memory_info().rss + memory
     thread = threading.Thread(target=context.run, args=(_work, function, result, done), daemon=True)
     out, err = Printed(thread, sys.stdout), Printed(thread, sys.stderr)
@@ -108,7 +132,7 @@ def run(function: Callable[[], Any], *, seconds: float = 10.0, memory: int = MEM
     return result
 
 
-def _work(function: Callable[[], Any], result: Run, done: threading.Event) -> None:
+def _work(function: Callable[[], Any], result: Run, done: Done) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small models are no faster with more, and answers come out the same everywhere
     with contextlib.suppress(Stopped):  # it may come as late as while an error is being handled
@@ -122,15 +146,13 @@ def _work(function: Callable[[], Any], result: Run, done: threading.Event) -> No
     done.set()
 
 
-def _wait(
-    done: threading.Event, process: psutil.Process, thread: threading.Thread, seconds: float, full: int
-) -> str:
+def _wait(done: Done, process: psutil.Process, thread: threading.Thread, seconds: float, full: int) -> str:
     """Return "" once `done` is set, else why not: the seconds are over, or there are more than `full` bytes."""
     start = time.monotonic()
     while True:
         if done.wait(POLL):  # not thread.join: interrupted, it takes a running thread for an ended one
             return ""
-        if time.monotonic() - start - waited(thread) > seconds:
+        if _clock(thread) - start > seconds:
             return "time"
         if process.memory_info().rss > full:
             return "memory"
@@ -145,14 +167,23 @@ def waited(thread: threading.Thread) -> float:
         return 0.0
 
 
-def _stop(thread: threading.Thread, done: threading.Event) -> bool:
+def _clock(thread: threading.Thread) -> float:
+    """Return a time that stands still while `thread` waits for a processor."""
+    return time.monotonic() - waited(thread)
+
+
+def _stop(thread: threading.Thread, done: Done) -> bool:
     """Ask `thread` to end, again and again: a bare `except:` in a loop swallows the first times."""
-    end = time.monotonic() + GRACE
-    while thread.is_alive() and not done.is_set() and time.monotonic() < end:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+    now = _clock(thread)
+    end, again = now + GRACE, now
+    while thread.is_alive() and not done.is_set() and now < end:
+        if now >= again:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+            again = now + AGAIN
         done.wait(POLL)
+        now = _clock(thread)
     if done.is_set():
-        thread.join(GRACE)  # the last `Stopped` may come as late as this, and is no news then
+        thread.join(60)  # it is at its end; the last `Stopped` may come as late as this, and is no news then
     return done.is_set() or not thread.is_alive()
 
 

@@ -46,8 +46,8 @@ class Client(NotebookClient):
         )
         where = {"metadata": {"path": str(folder)}}
         super().__init__(
-            notebook, km=kernel, timeout=120, record_timing=False, coalesce_streams=True, resources=where,
-            on_cell_start=self._remember,
+            notebook, km=kernel, timeout=600, startup_timeout=300, iopub_timeout=300, raise_on_iopub_timeout=True,
+            record_timing=False, coalesce_streams=True, resources=where, on_cell_start=self._remember,
         )  # fmt: skip
         self.current, self.refused = 0, {}
 

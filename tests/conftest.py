@@ -16,7 +16,9 @@ def browser():
     chromium = jupyterlab.need_chromium()
     expect.set_options(timeout=jupyterlab.PATIENCE * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=jupyterlab.CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=jupyterlab.CHROMIUM_ARGUMENTS, timeout=jupyterlab.PATIENCE * 1000
+        )
         yield browser
         browser.close()
 

@@ -20,11 +20,14 @@ from queue import Empty
 
 import nbval.plugin
 import pytest
+from jupyter_client.connect import LocalPortCache
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
+from tests.ports import free_port
+
 POLL = 0.5  # seconds between two looks at whether the kernel is alive
-PATIENCE = 240  # seconds for an answer of the kernel between two cells
+PATIENCE = 240  # seconds for an answer of the kernel between two cells, and for an output after the cell's end
 LINGER = 10.0  # seconds that threads get to finish, or fail, after the last cell
 
 
@@ -87,6 +90,10 @@ class GuardedKernel(RunningKernel):
                     self.reply, self.status = message["content"], message["content"]["status"]
                 return message
 
+    def await_reply(self, msg_id, timeout=None):
+        """Wait as nbval does, but longer: it gives a kernel that has just begun ten seconds."""
+        super().await_reply(msg_id, timeout=timeout and max(timeout, PATIENCE))
+
     def lost_exceptions(self, linger: float) -> list[str]:
         """Return the exceptions that ended a thread since the last call, after waiting for running threads."""
         self._ask("", lost=f"get_ipython().guard_report({linger})")
@@ -138,14 +145,16 @@ def pytest_runtest_call(item):
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Remember the last cell of each notebook: after it, threads get time to fail."""
+    """Remember the last cell of each notebook: after it, threads get time to fail. Give outputs time to come."""
     for item in items:
         if isinstance(item, IPyNbCell):
             item.parent.guard_last = item
+            item.output_timeout = PATIENCE  # nbval's five seconds are too short for a busy machine
 
 
 def pytest_configure(config) -> None:
-    """Give nbval the guarded kernel, and let it find its sanitize file from any folder."""
+    """Give nbval the guarded kernel, kernels safe ports, and let nbval find its sanitize file from any folder."""
     nbval.plugin.RunningKernel = GuardedKernel
+    LocalPortCache.find_available_port = lambda cache, ip: free_port(ip)
     if sanitize := config.option.nbval_sanitize_with:
         config.option.nbval_sanitize_with = str(config.rootpath / sanitize)

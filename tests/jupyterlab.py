@@ -22,7 +22,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+
+from tests.ports import free_port
 
 PATIENCE = 300  # seconds for what takes one: a machine may be slow, and its cores busy with other tests
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
@@ -85,13 +86,6 @@ def need_chromium() -> str:
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         pytest.fail(f"{reason}. In CI every test must run.", pytrace=False)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Server:

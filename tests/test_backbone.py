@@ -96,7 +96,6 @@ class OnResNet18:
 
     lesson: Path
 
-    @pytest.mark.timeout(1800)  # seconds; half a minute to a whole one, on a core of its own
     def test_it_runs_on_a_resnet18_that_is_fetched(self, server, home, tmp_path, monkeypatch):
         asked = len(server.asked)
         # In every process, for lessons start some; Python runs a file of this name as it starts.

@@ -221,8 +221,9 @@ def solve(notebook, exercises):
 
 
 def run(notebook, folder):
+    where = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(
-        notebook, timeout=900, startup_timeout=300, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=900, startup_timeout=300, iopub_timeout=300, resources=where
     ).execute()
 
 

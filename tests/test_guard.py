@@ -3,17 +3,23 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import nbformat
 import pytest
+from jupyter_client.connect import LocalPortCache
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tests import guard, ports
+
 ROOT = Path(__file__).parents[1]
+ASSIGNED = Path("/proc/sys/net/ipv4/ip_local_port_range")
 COLOUR = re.compile(r"#x1B\[[\d;]*m")  # as junit's XML writes a terminal's escape
 
 
@@ -180,6 +186,7 @@ def copy_project(folder: Path) -> Path:
         "conftest.py",
         "tests/__init__.py",
         "tests/guard.py",
+        "tests/ports.py",
         "tests/nbval_sanitize.cfg",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +202,7 @@ def run_pytest(
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [*command, "--junitxml=result.xml", "-p", "no:cacheprovider", *arguments],
-        cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900,
+        cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=3000,
     )  # fmt: skip
 
 
@@ -273,6 +280,42 @@ def test_however_pytest_is_started_the_guard_is_there(tmp_path, command):
     done = run_pytest(project, command=command)
     assert done.returncode == 1, done.stdout + done.stderr
     assert verdicts(project)["bad"][0].outcome == "failure"
+
+
+def test_a_kernel_may_be_slow_to_answer_and_to_show(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        guard.RunningKernel, "await_reply", lambda kernel, message, timeout: asked.append(timeout)
+    )
+    kernel = object.__new__(guard.GuardedKernel)
+    for timeout in (10, 600, None):
+        kernel.await_reply("message", timeout=timeout)
+    assert asked == [guard.PATIENCE, 600, None]
+
+
+def test_an_output_may_come_long_after_the_end_of_its_cell():
+    cell = object.__new__(guard.IPyNbCell)
+    cell.parent, cell.output_timeout = SimpleNamespace(), 5
+    guard.pytest_collection_modifyitems([cell])
+    assert cell.output_timeout == guard.PATIENCE
+
+
+@pytest.mark.skipif(not ASSIGNED.exists(), reason="this system does not tell which ports it assigns")
+def test_a_kernel_gets_ports_that_the_system_gives_to_nobody_by_chance():
+    assigned = range(*map(int, ASSIGNED.read_text().split()))
+    found = [LocalPortCache.instance().find_available_port("127.0.0.1") for _ in range(10)]
+    assert len(set(found)) == 10
+    assert not set(found) & set(assigned)
+
+
+def test_a_port_that_somebody_listens_on_is_passed_over():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", ports.free_port()))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        assert not ports.is_free(taken)
+        assert taken not in {ports.free_port() for _ in range(ports.EACH)}
+    assert ports.is_free(taken)
 
 
 def test_a_notebook_stays_whole_on_one_of_two_workers(tmp_path):

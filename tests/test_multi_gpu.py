@@ -1,8 +1,10 @@
 """What needs no second process: unwrapping, DataParallel by hand, shares of the images, the preflight."""
 
 import copy
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -246,3 +248,21 @@ def test_a_fork_hangs_once_the_threads_were_used(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=600)
     assert not _fork_hangs()  # here torch has one thread
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="this system cannot wait for a process and leave it")
+def test_a_fork_that_ends_while_this_process_waits_for_a_processor_does_not_hang(monkeypatch):
+    fork, forked, now = os.fork, [], [0.0]
+
+    def noted_fork():
+        forked.append(fork())
+        return forked[0]
+
+    def sleep_too_long(seconds):
+        os.waitid(os.P_PID, forked[0], os.WEXITED | os.WNOWAIT)
+        now[0] += 1000
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep_too_long)
+    monkeypatch.setattr(os, "fork", noted_fork)
+    monkeypatch.setattr(sys.modules[_fork_hangs.__module__], "time", clock)
+    assert not _fork_hangs()

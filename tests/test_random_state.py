@@ -102,16 +102,16 @@ def test_two_threads_do_not_disturb_each_other():
         with own_random_state(0), keep_random_state(seed=7):
             drawn.append(torch.rand(2))
             begun.set()
-            assert turn.wait(60)
+            assert turn.wait(600)
             drawn.append(torch.rand(2))
 
     with keep_random_state(seed=7):
         thread = threading.Thread(target=other)
         thread.start()
-        assert begun.wait(60)
+        assert begun.wait(600)
         mine = [torch.rand(2)]
         turn.set()
-        thread.join(60)
+        thread.join(600)
         mine.append(torch.rand(2))
     for pair in (drawn, mine):
         assert all(map(torch.equal, pair, expected))

@@ -1,11 +1,14 @@
 """The panel on modes: what it shows is what the model does, and its code does the same."""
 
 import copy
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from ftlab.widgets import background
 from ftlab.widgets.modes import ModesPanel
 from ftlab.widgets.modes.experiment import Settings, run
 from tests.test_modes import assert_same, state
@@ -126,10 +129,14 @@ def test_an_error_is_shown_and_the_next_choice_takes_it_away(monkeypatch):
 
 def test_outside_of_tests_it_runs_in_the_background(monkeypatch, panel):
     monkeypatch.delenv("FTLAB_CI")
+    over = threading.Event()  # the pause
+    monkeypatch.setattr(background, "time", SimpleNamespace(sleep=lambda seconds: over.wait()))
     choose(panel, passes=5)
     assert repr(panel).endswith("running ...")
     assert panel.table.layout.visibility == "hidden"
-    panel._running._thread.join(30)
+    thread = panel._running._thread
+    over.set()
+    thread.join(600)
     assert "looking changed 3 tensors" in repr(panel)
     assert panel.table.layout.visibility == "visible"
     panel.close()

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from ftlab.multi_gpu import processes
 from ftlab.multi_gpu.plan import BATCH_NORMS, SAMPLERS, WRAPPERS, RanksPlan
-from ftlab.widgets.multi_gpu import RanksPanel
+from ftlab.widgets.multi_gpu import HANGS, TIMEOUT, RanksPanel
 
 LINE = re.compile(r"epoch (\d): images \[(.*?)\], loss [\d.]+")
 
@@ -59,12 +60,29 @@ def test_the_code_runs_by_torchrun(panel, tmp_path):
 
 
 def test_what_hangs_is_said_and_then_shown(panel, monkeypatch):
-    monkeypatch.setattr("ftlab.widgets.multi_gpu.TIMEOUT", 6)
+    have_begun = processes.have_begun
+
+    def begun(folder, nproc):  # the seconds begin when rank 1 has made its four steps, and rank 0 as many
+        return have_begun(folder, nproc) and len(panel.lines) == 8
+
+    monkeypatch.setattr(processes, "have_begun", begun)
+    monkeypatch.setattr(processes, "ANSWER", 120.0)
+    monkeypatch.setattr("ftlab.widgets.multi_gpu.HANGS", 3)
     panel.sampler.value, panel.images.value, panel.batch_size.value = "each image once", 5, 1
     assert repr(panel).endswith("it hangs")
     with pytest.raises(TimeoutError, match=r"rank 0 was in line \d+, in main: (loss.backward|.*model\(images)"):
         panel.job.start()
     assert "rank 1" in panel.job.text.value
+
+
+def test_only_what_hangs_is_ended_soon(panel, monkeypatch):
+    given = []
+    monkeypatch.setattr("ftlab.widgets.multi_gpu.launch", lambda *args, timeout, **more: given.append(timeout))
+    for sampler in ("each image once", SAMPLERS[0]):
+        panel.sampler.value, panel.images.value, panel.batch_size.value = sampler, 5, 1
+        panel.job.start()
+    assert given == [HANGS, TIMEOUT]
+    assert HANGS < TIMEOUT
 
 
 def test_the_notes_name_what_is_wrong():

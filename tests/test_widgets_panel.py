@@ -51,9 +51,9 @@ def as_for_a_person(monkeypatch):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not condition():
-        assert time.monotonic() < end, "it did not happen within two minutes"
+        assert time.monotonic() < end, "it did not happen within ten minutes"
         time.sleep(0.01)
 
 
@@ -242,7 +242,7 @@ def test_a_job_runs_beside_and_returns_its_result():
 
     job = Job(work, name="beside")
     job.start()
-    assert job.wait(120) == 6
+    assert job.wait(600) == 6
     assert seen[0] is not threading.current_thread()
     assert repr(job) == "beside: 3 of 3, done"
     assert job.bar.value == 1.0
@@ -257,7 +257,7 @@ def test_stop_answers_and_the_buttons_follow():
     assert job.running
     assert (job.start_button.disabled, job.stop_button.disabled) == (True, False)
     job.stop_button.click()
-    job.wait(120)
+    job.wait(600)
     assert not job.running
     assert "stopped" in repr(job)
     assert (job.start_button.disabled, job.stop_button.disabled) == (False, True)
@@ -268,7 +268,7 @@ def test_a_job_can_be_started_again_after_stop():
     for _ in range(2):
         job.start()
         job.stop()
-        job.wait(120)
+        job.wait(600)
         assert not job.running
 
 
@@ -298,7 +298,7 @@ def test_an_error_in_the_work_is_shown():
 
     job = Job(work, name="broken")
     job.start()
-    job.wait(120)
+    job.wait(600)
     assert isinstance(job.error, RuntimeError)
     assert "shapes &lt;differ&gt;" in job.text.value
     assert "Traceback" in job.text.value
@@ -325,7 +325,7 @@ def test_at_most_ten_messages_a_second():
     job.text.observe(lambda _: messages.append(1), "value")
     start = time.monotonic()
     job.start()
-    job.wait(120)
+    job.wait(600)
     assert 2 <= len(messages) <= 10 * (time.monotonic() - start) + 3
 
 
@@ -365,7 +365,7 @@ print("leaving")
 
 
 def test_python_ends_well_while_a_job_runs():
-    ran = subprocess.run([sys.executable, "-c", ENDS_WHILE_TRAINING], capture_output=True, text=True, timeout=240)
+    ran = subprocess.run([sys.executable, "-c", ENDS_WHILE_TRAINING], capture_output=True, text=True, timeout=600)
     assert (ran.returncode, ran.stdout.strip(), ran.stderr) == (0, "leaving", "")
 
 
@@ -395,7 +395,7 @@ class Trainer(Doubler):
 def test_a_panel_follows_its_job():
     panel = Trainer()
     panel.job.start_button.click()
-    panel.job.wait(120)
+    panel.job.wait(600)
     wait_for(lambda: "3 steps" in panel._status.value)
     assert "Train: 3 of 3, done" in panel.to_html()
 
@@ -406,7 +406,7 @@ def test_a_handler_may_wait_for_a_job_that_draws():
     panel.job.start()
     waiting = threading.Thread(target=panel.wait_for_it.click, daemon=True)
     waiting.start()
-    waiting.join(120)
+    waiting.join(600)
     assert not waiting.is_alive()
 
 

@@ -23,7 +23,7 @@ from ftlab.multi_gpu.failures import Failure, first
 from ftlab.multi_gpu.logs import Logs, print_line
 
 POLL = 0.05  # seconds between two looks at the processes
-START = 180.0  # seconds that all processes may take to begin; three are usual
+START = 600.0  # seconds that all processes may take to begin; three are usual
 
 
 def launch(

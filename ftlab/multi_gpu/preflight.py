@@ -136,12 +136,14 @@ def _fork_hangs() -> bool:
         torch.ones(1 << 20).add_(1)
         os._exit(0)
     process, awake = psutil.Process(child), time.monotonic()
-    while time.monotonic() - awake < PATIENCE > sum(process.cpu_times()[:2]):  # user and system
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return False
+    while not os.waitpid(child, os.WNOHANG)[0]:  # asked first: this process may have waited longer than it
         if process.status() != psutil.STATUS_SLEEPING:
             awake = time.monotonic()
+        if time.monotonic() - awake > PATIENCE or sum(process.cpu_times()[:2]) > PATIENCE:  # user and system
+            break
         time.sleep(0.005)
+    else:
+        return False
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True

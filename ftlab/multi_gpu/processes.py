@@ -15,7 +15,7 @@ from ftlab.multi_gpu.failures import is_whole_stack, read_stack, shorten
 CAN_END = hasattr(os, "killpg")
 WHY_NOT = "Windows has no process groups to end with certainty: use WSL, or torchrun in a terminal"
 GRACE = 3.0  # seconds that the agent gets to see that its ranks are gone
-ANSWER = 10.0  # seconds that the ranks get to write down where they are; milliseconds are usual
+ANSWER = 60.0  # seconds that the ranks get to write down where they are; milliseconds are usual
 
 
 def end(agent: subprocess.Popen, folder: Path) -> None:

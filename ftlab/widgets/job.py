@@ -173,4 +173,4 @@ def _stop_all() -> None:
     for job in running:
         job.stop()
     for job in running:
-        job.wait(5)
+        job.wait(60)  # for the step that is under way

@@ -12,7 +12,8 @@ from ftlab.widgets.job import Job
 from ftlab.widgets.panel import Panel
 
 _FILE = "<train.py>"
-TIMEOUT = 10.0  # seconds that the training gets; a second is enough, unless it hangs
+HANGS = 10.0  # seconds that a training gets which is going to hang; a second would be enough
+TIMEOUT = 600.0  # seconds for any other one, also on a slow machine
 
 
 class RanksPanel(Panel):
@@ -78,7 +79,7 @@ class RanksPanel(Panel):
             return False
 
         launch(_script_runner(plan.script()), nproc=plan.processes, join=False, show=show,
-               timeout=TIMEOUT, should_stop=should_stop)  # fmt: skip
+               timeout=HANGS if plan.hangs else TIMEOUT, should_stop=should_stop)  # fmt: skip
         job.tick(steps, steps)
         return len(self.lines)
 
