@@ -53,13 +53,8 @@ def the_other_way_round(model, new, lr):
     return [{**first, "lr": lr / 10}, {**second, "lr": lr}]
 
 
-@wrong(learning_rates.two_rates, "`SGD` refused the groups")
-def parameters_by_another_key(model, new, lr):
-    return [{"parameters": list(model.parameters()), "lr": lr}]
-
-
 @wrong(learning_rates.two_rates, 'A dictionary has no "params"; it has `parameters`, `lr`')
-def another_key(model, new, lr):
+def parameters_by_another_key(model, new, lr):
     return [{"parameters": list(model.parameters()), "lr": lr}]
 
 

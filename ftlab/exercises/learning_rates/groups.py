@@ -41,11 +41,9 @@ def _rates(model: nn.Module, groups: object) -> dict[str, float | None]:
 def _expect_groups(groups: object) -> None:
     """Raise if this is no list of dictionaries with parameters, and with numbers as rates."""
     listed = groups if isinstance(groups, list | tuple) else []
-    other = next(
-        (f" with a `{type(group).__name__}` in it" for group in listed if not isinstance(group, dict)), ""
-    )
-    if other or listed is not groups:
-        given = f"a `{type(groups).__name__}`{other}"
+    others = [type(group).__name__ for group in listed if not isinstance(group, dict)]
+    if others or listed is not groups:
+        given = f"a `{type(groups).__name__}`" + (f" with a `{others[0]}` in it" if others else "")
         raise Wrong(f"You gave {given}, no list of dictionaries.", ask="What does an optimizer take as groups?")
     for group in listed:
         if "params" not in group:
