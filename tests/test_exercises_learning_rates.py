@@ -53,9 +53,19 @@ def the_other_way_round(model, new, lr):
     return [{**first, "lr": lr / 10}, {**second, "lr": lr}]
 
 
-@wrong(learning_rates.two_rates, "`SGD` refused the groups")
+@wrong(learning_rates.two_rates, 'A dictionary has no "params"; it has `parameters`, `lr`')
 def parameters_by_another_key(model, new, lr):
     return [{"parameters": list(model.parameters()), "lr": lr}]
+
+
+@wrong(learning_rates.two_rates, "You gave a `list` with a `generator` in it, no list of dictionaries")
+def no_dictionaries(model, new, lr):
+    return [model.get_submodule(new).parameters(), model.parameters()]
+
+
+@wrong(learning_rates.two_rates, "A rate is a number; yours is of type `str`")
+def rate_as_text(model, new, lr):
+    return [{"params": list(model.parameters()), "lr": str(lr)}]
 
 
 @wrong(learning_rates.two_rates, "the optimizer's own rate")
@@ -233,6 +243,12 @@ def one_per_group(optimizer, epochs, batches):
     return [OneCycleLR(optimizer, group["lr"], total_steps=epochs * batches) for group in optimizer.param_groups]
 
 
+@wrong(learning_rates.one_cycle, "The scheduler belongs to another optimizer")
+def of_a_copy(optimizer, epochs, batches):
+    other = SGD([torch.ones(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    return OneCycleLR(other, 0.1, total_steps=epochs * batches)
+
+
 @wrong(learning_rates.one_cycle, "gets up to 0.1")
 def the_first_rate_for_all(optimizer, epochs, batches):
     return OneCycleLR(optimizer, optimizer.param_groups[-1]["lr"], total_steps=epochs * batches)
@@ -302,13 +318,13 @@ def a_new_optimizer(optimizer, state, lr):
     optimizer.load_state_dict(state)
 
 
-@wrong(learning_rates.new_rate, "the groups learn at 0.001 and 0.001")
+@wrong(learning_rates.new_rate, "the rates of the groups are [0.001, 0.001, 0.001]")
 def an_attribute(optimizer, state, lr):
     optimizer.load_state_dict(state)
     optimizer.lr = lr
 
 
-@wrong(learning_rates.new_rate, "the groups learn at 5e-05 and 5e-05")
+@wrong(learning_rates.new_rate, "the rates of the groups are [5e-05, 5e-05, 5e-05]")
 def scaled(optimizer, state, lr):
     optimizer.load_state_dict(state)
     for group in optimizer.param_groups:

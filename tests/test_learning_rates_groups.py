@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torchvision import models
+from torchvision.models.regnet import BlockParams
 
 from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet, small_mobilenet, small_vit
@@ -134,6 +135,31 @@ def test_a_name_that_chooses_nothing_is_refused_with_the_nearest():
         parameter_groups(SmallResNet(), {"layer44": 0.1}, default=0.01)
 
 
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda m: parameter_groups(m, {(): 0.1}, default=1), ValueError, "an empty tuple chooses nothing"),
+        (lambda m: parameter_groups(m, {nn.Linear: 0.1}, default=1), TypeError, "the class Linear is no pattern"),
+        (
+            lambda m: parameter_groups(m.requires_grad_(False), {}, default=1),
+            ValueError,
+            "nothing .* is trainable",
+        ),
+        (lambda m: parameter_groups(nn.ReLU(), {}, default=1), ValueError, "nothing .* is trainable"),
+    ],
+)
+def test_what_would_make_no_group_is_refused(make, error, says):
+    with pytest.raises(error, match=says):
+        make(SmallResNet())
+
+
+def test_a_name_among_the_options_is_the_name_of_the_group():
+    rates = {"fc": {"lr": 0.1, "name": "head"}}
+    groups = parameter_groups(SmallResNet(), rates, default={"lr": 0.01, "name": "rest"}, no_decay=True)
+    assert [group["name"] for group in groups] == ["head", "head, no decay", "rest", "rest, no decay"]
+    assert rates["fc"]["name"] == "head"  # what was given is as it was
+
+
 def test_names_stay_in_the_optimizer_and_in_its_state():
     model = SmallResNet()
     optimizer = SGD(parameter_groups(model, {"fc": {"lr": 0.1, "momentum": 0.9}}, default=0.01), weight_decay=0.2)
@@ -205,6 +231,50 @@ def test_every_family_has_its_blocks_from_the_image_to_the_head(name):
 def test_no_family_of_torchvision_is_forgotten():
     modules = {models.get_model_builder(name).__module__ for name in models.list_models(module=models)}
     assert {models.get_model_builder(name).__module__ for name in FAMILIES} == modules
+
+
+REGNETS = {  # from the size to the blocks of its trunk
+    "x_400mf": 22, "x_800mf": 16, "x_1_6gf": 18, "x_3_2gf": 25, "x_8gf": 23, "x_16gf": 22, "x_32gf": 23,
+    "y_400mf": 16, "y_800mf": 14, "y_1_6gf": 27, "y_3_2gf": 21, "y_8gf": 17, "y_16gf": 18, "y_32gf": 20,
+    "y_128gf": 27,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", REGNETS)
+def test_every_size_of_regnet_has_its_blocks(size, monkeypatch):
+    compute = BlockParams.from_init_params
+
+    def on_cpu(**options):  # it computes the sizes with tensors
+        with torch.device("cpu"):
+            return compute(**options)
+
+    monkeypatch.setattr(BlockParams, "from_init_params", on_cpu)
+    with torch.device("meta"):
+        model = models.get_model(f"regnet_{size}", num_classes=8)
+    groups = layer_decay(model, lr=1.0, decay=0.9)
+    assert len(groups) == REGNETS[size] + 2  # and the stem, and the head
+    assert [group["lr"] for group in groups] == [0.9**depth for depth in range(len(groups) - 1, -1, -1)]
+    assert groups[0]["name"] == "stem.0, stem.1"
+    assert groups[1]["name"] == "trunk_output.block1.block1-0"
+    assert groups[-1]["name"] == "fc"
+    assert sorted(in_groups(groups)) == sorted(id(p) for p in model.parameters())
+
+
+def test_no_size_of_regnet_is_forgotten():
+    assert {f"regnet_{size}" for size in REGNETS} == set(models.list_models(module=models, include="regnet*"))
+
+
+def test_a_network_in_ones_own_class_goes_on_where_its_head_begins():
+    own = nn.ModuleDict({"backbone": SmallResNet(), "head": nn.Linear(64, 8)})
+    own["backbone"].fc = nn.Identity()
+    new = {"params": own["head"].parameters(), "lr": 1.0}
+    groups = AdamW([*layer_decay(own["backbone"], lr=1.0 * 0.5, decay=0.5), new]).param_groups
+    assert [group["lr"] for group in groups] == [0.5**depth for depth in range(len(groups) - 1, -1, -1)]
+    assert sorted(in_groups(groups)) == sorted(id(p) for p in own.parameters())
+
+
+def test_a_layer_alone_is_called_by_its_kind():
+    assert [group["name"] for group in layer_decay(nn.Linear(2, 2), 0.1, 0.5)] == ["Linear"]
 
 
 def test_the_depth_is_the_order_of_the_forward():

@@ -292,5 +292,65 @@ def test_the_table_the_picture_and_the_data():
     assert len(found.table()) == 12
     assert len(found.to_dict()["rates"]) == 30
     axes = found.plot().axes[0]
-    assert [len(line.get_xdata()) for line in axes.lines] == [30, 30]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[*range(31)]] * 2  # the last step has its width
     assert "<table>" in found._repr_html_()
+
+
+def test_a_single_step_is_a_line():
+    (line, _) = timeline(two_groups(), epochs=1).plot().axes[0].lines
+    assert list(line.get_xdata()) == [0, 1]
+
+
+def test_marks_at_one_step_are_written_once_beside_each_other():
+    optimizer = two_groups(momentum=0.9)
+    scheduler = L.OneCycleLR(optimizer, 0.1, total_steps=10)
+    found = timeline(optimizer, scheduler, epochs=10, batches=2, when="epoch first")
+    assert set(found.kinds) == {"skipped", "same"}
+    assert [text.get_text() for text in found.plot().axes[0].texts] == ["skipped, same"]
+
+
+def test_many_groups_fit_into_table_sentence_and_picture():
+    optimizer = two_groups(*(0.1 * 0.9**depth for depth in range(30)))
+    found = timeline(optimizer, L.StepLR(optimizer, 3), epochs=6, when="epoch first")
+    assert found.table().headers == [
+        "steps", "group 0", "group 1", "group 2", "group 3", "...", "group 27", "group 28", "group 29",
+    ]  # fmt: skip
+    assert len(found.rates[0]) == 30
+    assert found.marks[0].text.endswith("(0.1, 0.09, ..., 0.00471)")
+    axes = found.plot().axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert (len(names), names[0], names[-1]) == (8, "group 0", "group 29")
+    assert axes.get_legend().get_title().get_text() == "8 of 30 groups"
+    colours = {tuple(line.get_color()) for line in axes.lines if len(line.get_xdata()) > 2}
+    assert len(colours) == 30
+
+
+def test_equal_rates_are_written_once():
+    optimizer = two_groups(0.1, 0.1)
+    found = timeline(optimizer, L.StepLR(optimizer, 3), epochs=6, when="epoch first")
+    assert found.marks[0].text.endswith("(0.1)")
+
+
+def test_a_group_at_rate_0_is_named_where_it_cannot_be_drawn():
+    legend = timeline(two_groups(0.0, 0.1)).plot().axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["group 0: always 0", "group 1"]
+
+
+def test_one_step_is_one_step():
+    optimizer = two_groups()
+    assert repr(timeline(optimizer, L.StepLR(optimizer, 3), epochs=1)).startswith(
+        "1 optimizer step, 1 scheduler step"
+    )
+
+
+def test_a_list_of_equal_rates_is_not_called_a_single_number():
+    """The scheduler does not keep which of both it was given: what is said holds for both."""
+    for highest in (0.1, [0.1, 0.1]):
+        optimizer = two_groups(0.1, 0.1, momentum=0.9)
+        found = timeline(optimizer, L.OneCycleLR(optimizer, highest, total_steps=10))
+        assert [mark.text.partition(". ")[0] for mark in found.marks] == ["all groups have the same rates"]
+
+
+def test_a_resume_at_a_text_is_refused():
+    with pytest.raises(TypeError, match="resume is an epoch and a function"):
+        timeline(two_groups(), resume=("5", lambda state: state))

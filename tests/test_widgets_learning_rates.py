@@ -12,6 +12,7 @@ from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet
 from ftlab.learning_rates import timeline
 from ftlab.widgets.learning_rates import _SCHEDULES, RatesPanel
+from ftlab.widgets.picture import Picture
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -72,6 +73,52 @@ def test_a_single_layer_has_one_rate():
         RatesPanel("resnet18", images, LABELS)
 
 
+def test_the_factor_draws_once_for_all_rates(model, monkeypatch):
+    panel = RatesPanel(model, IMAGES, LABELS, ["conv1", "layer1", "layer2", "fc"])
+    drawn = []
+    monkeypatch.setattr(panel.timeline_picture, "show", lambda *_: drawn.append(panel.timeline.rates[0][:4]))
+    panel.rates["fc"].value = 0.1
+    drawn.clear()
+    panel.decay.value = 0.5
+    assert drawn == [[pytest.approx(rate) for rate in (0.0125, 0.025, 0.05, 0.1)]]
+
+
+def test_a_constant_rate_has_no_scheduler_to_step(panel):
+    assert repr(panel) == "SGD, constant: nothing to object to"
+    assert panel.made_for.disabled
+    assert panel.when.disabled
+    panel.schedule.value = "cosine"
+    assert not panel.made_for.disabled
+    assert not panel.when.disabled
+    assert "made for 6 steps, called once per epoch (6 times)" in repr(panel)
+
+
+@pytest.mark.parametrize("schedule", _SCHEDULES)
+def test_a_schedule_called_as_it_is_made_for_is_in_order(model, schedule, monkeypatch):
+    monkeypatch.setattr(Picture, "show", lambda *_: None)  # the pictures take the time
+    panel = RatesPanel(model, IMAGES, LABELS, PARTS, epochs=6, batches=5)
+    panel.schedule.value = schedule
+    for made_for, when in ((6, "epoch"), (30, "batch")):
+        panel.made_for.value, panel.when.value = made_for, when
+        assert set(panel.timeline.kinds) <= ({"same"} if schedule == "one cycle, one rate" else set())
+
+
+def test_what_is_made_for_epochs_and_called_per_batch_is_marked(panel, monkeypatch):
+    monkeypatch.setattr(Picture, "show", lambda *_: None)
+    panel.when.value = "batch"
+    for schedule in ("step", "cosine", "warm-up and cosine"):
+        panel.schedule.value = schedule
+        assert panel.timeline.kinds == ["per batch"], schedule
+    panel.schedule.value = "one cycle, a rate per group"
+    assert panel.timeline.kinds == ["raised"]
+
+
+def test_a_frozen_model_has_no_step_to_measure(model):
+    panel = RatesPanel(model.requires_grad_(False), IMAGES, LABELS, PARTS)
+    panel.step.click()
+    assert "unfreeze what the step is to move" in str(panel.failure)
+
+
 def test_what_is_marked_is_said(panel):
     assert "nothing to object to" in repr(panel)
     panel.schedule.value = "step"
@@ -122,6 +169,24 @@ def test_parts_that_are_wrong_are_said(model):
         RatesPanel(model, IMAGES, LABELS, ["layer55"])
     with pytest.raises(TypeError, match="the name of a part has to be of type str, and is of type Linear"):
         RatesPanel(model, IMAGES, LABELS, [model.fc])
+    with pytest.raises(TypeError, match="not the text 'fc'"):
+        RatesPanel(model, IMAGES, LABELS, "fc")
+    with pytest.raises(ValueError, match="a panel without a part"):
+        RatesPanel(model, IMAGES, LABELS, [])
+
+
+@pytest.mark.parametrize(
+    ("rate", "error", "says"),
+    [
+        (0, ValueError, "the sliders go from 1e-06 to 1, and 0 lies outside"),
+        (5, ValueError, "and 5 lies outside"),
+        (-0.1, ValueError, "a learning rate is 0 or more"),
+        ("0.1", TypeError, "a learning rate is a number, not '0.1'"),
+    ],
+)
+def test_a_rate_that_no_slider_can_show_is_refused(model, rate, error, says):
+    with pytest.raises(error, match=says):
+        RatesPanel(model, IMAGES, LABELS, {"fc": rate})
 
 
 def test_the_timeline_is_that_of_the_logic(panel):

@@ -89,6 +89,11 @@ def _match(model: nn.Module, pattern: Pattern, everything: list) -> tuple[set[in
         return _match_name(model, pattern, everything)
     if isinstance(pattern, nn.Module):
         return _match_module(model, pattern)
+    if isinstance(pattern, type):
+        raise TypeError(
+            f"the class {pattern.__name__} is no pattern; take its modules out of the model, one by one: "
+            f"[m for m in model.modules() if isinstance(m, {pattern.__name__})]"
+        )
     if not callable(pattern):
         raise TypeError(
             f"a pattern is a name, a glob, a module or a function (name, parameter) -> bool, "

@@ -7,7 +7,7 @@ from torch import nn
 
 from ftlab.given import expect, inside
 
-from .groups import _NORMS, ParameterGroups, split_decay
+from .groups import _NORMS, NOTHING, ParameterGroups, split_decay
 from .options import check_options, check_rate
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -28,7 +28,8 @@ def layer_decay(
     Args:
         model: Its modules stand in the order of `forward`, as in every classification network of torchvision.
             What `DataParallel` or `torch.compile` made of it is opened. A whole network in a class of your own
-            (`self.backbone`) is one block: make its groups from `model.backbone`.
+            (`self.backbone`) is one block: take `[*layer_decay(model.backbone, lr * decay, decay), new]`, with
+            a group `new = {"params": model.head.parameters(), "lr": lr}`.
         lr: Learning rate of the head.
         decay: Factor from one block to the one before; 1 gives all the same. ULMFiT divides by 2.6 (0.38), the
             recipes of vision transformers multiply by 0.65 to 0.9.
@@ -64,7 +65,7 @@ def layer_decay(
         if members:
             parts.append((label, members, {"depth": depth, "lr": rate} | options))
     if not parts:
-        raise ValueError("nothing in the model is trainable; unfreeze some of it, or use frozen=True")
+        raise ValueError(NOTHING)
     return split_decay(model, parts, no_decay)
 
 
@@ -85,7 +86,7 @@ def depths(model: nn.Module) -> list[Block]:
             label, before = blocks[-1]
             blocks[-1] = (f"{label}, {name}", before + own)
         else:
-            blocks.append((name, own))
+            blocks.append((name or type(module).__name__, own))  # a layer alone has no name
     if not blocks:
         return [(type(model).__name__, bare)] if bare else []
     blocks[0] = (blocks[0][0], bare + blocks[0][1])

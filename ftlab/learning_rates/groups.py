@@ -12,6 +12,7 @@ from ftlab.table import Table, Tabled
 
 from .options import check_options
 
+NOTHING = "nothing in the model is trainable; unfreeze some of it, or use frozen=True"
 Options = float | Mapping[str, Any]
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -59,7 +60,7 @@ def parameter_groups(
         model: Any module.
         rates: From a pattern as in `ftlab.freezing.select`, or a tuple of them, to a learning rate or to a
             dictionary of options such as `{"lr": 1e-4, "weight_decay": 0}`. What is not given there comes from
-            the optimizer.
+            the optimizer; a `"name"` there is the group's name.
         default: The rate or the options of all parameters that no pattern chooses; without it they are an error.
         no_decay: Give biases and the parameters of norms a group of their own with weight decay 0.
         frozen: Take frozen parameters too. They cost nothing while they have no gradient, and are ready when
@@ -67,7 +68,8 @@ def parameter_groups(
 
     Raises:
         ValueError: If a trainable parameter is in no group or chosen twice, if a pattern chooses nothing
-            trainable, or if an option is misspelt or a rate negative, which an optimizer would accept.
+            trainable, if nothing is trainable at all, or if an option is misspelt or a rate negative, which an
+            optimizer would accept.
         TypeError: If a rate is no number.
 
     Example:
@@ -96,7 +98,8 @@ def parameter_groups(
         found = _choose(model, pattern, label, {id(p) for p in wanted})
         _refuse_twice(model, found, label, chosen)
         chosen |= {id(p): label for p in found}
-        parts.append((label, found, _options(options, label)))
+        options = _options(options, label)
+        parts.append((options.pop("name", label), found, options))
     rest = [p for p in wanted if id(p) not in chosen]
     if rest and default is None:
         what = "parameters are" if frozen else "trainable parameters are"
@@ -104,7 +107,10 @@ def parameter_groups(
             f"{len(rest)} {what} in no group: {_some(model, rest)}; add a pattern for them, or default="
         )
     if rest:
-        parts.append(("default", rest, _options(default, "default")))
+        options = _options(default, "default")
+        parts.append((options.pop("name", "default"), rest, options))
+    if not parts:
+        raise ValueError(NOTHING)
     return split_decay(model, parts, no_decay)
 
 
@@ -132,7 +138,9 @@ def without_decay(model: nn.Module) -> set[int]:
 
 def _choose(model: nn.Module, pattern: Any, label: str, wanted: set[int]) -> list[nn.Parameter]:
     patterns = pattern if isinstance(pattern, tuple) else (pattern,)
-    found = choose(model, *patterns).parameters if patterns else []
+    if not patterns:
+        raise ValueError("an empty tuple chooses nothing: name the parts that learn at this rate")
+    found = choose(model, *patterns).parameters
     trainable = [p for p in found if id(p) in wanted]
     if not trainable:
         raise ValueError(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
-from .record import Mark, Timeline
+from .record import Mark, Timeline, written
 
 
 def judge(found: Timeline, scheduler: LRScheduler | None, start: list[float]) -> Iterator[Mark]:
@@ -12,9 +12,8 @@ def judge(found: Timeline, scheduler: LRScheduler | None, start: list[float]) ->
     if not found.rates or scheduler is None:
         return
     if found.scheduled and found.scheduled[0] == 0:
-        skipped = ", ".join(f"{rate:g}" for rate in start)
         text = "scheduler.step() came before the first optimizer.step(): the schedule is one value early"
-        yield Mark("skipped", 0, f"{text} ({skipped})")
+        yield Mark("skipped", 0, f"{text} ({written(start)})")
     yield from _judge_frequency(found, scheduler)
     yield from _judge_cover(found, scheduler)
     yield from _judge_groups(found, start)
@@ -23,7 +22,8 @@ def judge(found: Timeline, scheduler: LRScheduler | None, start: list[float]) ->
         and len(set(map(_purpose, scheduler.optimizer.param_groups))) == 1
     ):
         text = (
-            "the groups differ in nothing: a scheduler with one max_lr gives it to all; hand over a list of them"
+            "all groups have the same rates. One number for max_lr is for all of them, whatever they had; "
+            "for a rate per group, hand over a list"
         )
         if len(found.groups) > 1:
             yield Mark("same", 0, text)

@@ -1,9 +1,11 @@
 """Pictures of a timeline, of update ratios and of a range test; matplotlib is loaded only when one is drawn."""
 
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ftlab.plots import Picture
 
     from .range_test import RangeTest
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 # colour blind safe, and told apart by the dashes as well
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
 _DASHES = ["-", "--", "-.", ":"]
+_ROOM = 8  # names in a legend
 
 
 def line(found: "Timeline") -> "Picture":
@@ -23,20 +26,36 @@ def line(found: "Timeline") -> "Picture":
     figure = Picture(8, 3.2, says=says)
     axes = figure.subplots()
     positive = any(rate > 0 for rates in found.rates for rate in rates)
+    named = _named(found.groups)
     for number, name in enumerate(found.groups):
-        look = _look(number)
+        look = _look(number, len(found.groups))
         rates = [row[number] for row in found.rates]
-        axes.step(range(len(rates)), rates, where="post", label=name, linewidth=2, **look)
+        label = f"{name}: always 0" if positive and not any(rates) else name  # no place for 0 on this scale
+        label = label if number in named else None
+        ends = [*rates, *rates[-1:]]  # the last step is as wide as the others
+        axes.step(range(len(ends)), ends, where="post", label=label, **look)
         if found.resumed:
             steps = range(found.resumed_at, found.resumed_at + len(found.resumed))
             look = {"color": look["color"], "marker": ".", "linestyle": "none"}
-            axes.plot(steps, [row[number] for row in found.resumed], label=f"{name}, resumed", **look)
-    for mark in found.marks:
-        axes.axvline(mark.step, color="#666666", linestyle=":", linewidth=1)
-        axes.text(mark.step, 1.01, mark.kind, transform=axes.get_xaxis_transform(), fontsize=8)
+            label = label and f"{name}, resumed"
+            axes.plot(steps, [row[number] for row in found.resumed], label=label, **look)
+    _draw_marks(axes, found)
     axes.set(xlabel=_steps(found), ylabel="learning rate", yscale="log" if positive else "linear")
-    axes.legend(fontsize=8, loc="best")
+    if len(found.groups) > _ROOM:
+        title = f"{_ROOM} of {len(found.groups)} groups"
+        axes.legend(fontsize=7, title=title, title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axes.legend(fontsize=8, loc="best")
     return figure
+
+
+def _draw_marks(axes: "Axes", found: "Timeline") -> None:
+    """Draw a line where there are marks, with their kinds above it, once for all marks of a step."""
+    for step in dict.fromkeys(mark.step for mark in found.marks):
+        kinds = ", ".join(dict.fromkeys(mark.kind for mark in found.marks if mark.step == step))
+        side = "right" if step > len(found.rates) / 2 else "left"  # to the side where there is room
+        axes.axvline(step, color="#666666", linestyle=":", linewidth=1)
+        axes.text(step, 1.01, kinds, transform=axes.get_xaxis_transform(), fontsize=8, ha=side)
 
 
 def ratios(found: "UpdateRatios") -> "Picture":
@@ -75,11 +94,9 @@ def sweep(found: "RangeTest") -> "Picture":
     for number, curve in enumerate(found.curves):
         shared = min(map(len, curve.losses))
         by_step = [[seed[step] for seed in curve.losses] for step in range(shared)]
-        tried, look = curve.rates[:shared], _look(number)
+        tried, look = curve.rates[:shared], _look(number, len(found.curves))
         axes.fill_between(tried, [*map(min, by_step)], [*map(max, by_step)], color=look["color"], alpha=0.2)
-        axes.plot(
-            tried, [*map(fmean, by_step)], linewidth=2, label=f"{curve.name}, {len(curve.losses)} seeds", **look
-        )
+        axes.plot(tried, [*map(fmean, by_step)], label=f"{curve.name}, {len(curve.losses)} seeds", **look)
         if curve.suggestion:
             axes.axvline(curve.suggestion, color=look["color"], linestyle=":")
             axes.text(
@@ -91,8 +108,20 @@ def sweep(found: "RangeTest") -> "Picture":
     return figure
 
 
-def _look(number: int) -> dict[str, str]:
-    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
+def _named(groups: list[str]) -> set[int]:
+    """Return which groups stand in the legend: of many, a few from the first to the last."""
+    last = len(groups) - 1
+    return set(range(last + 1)) if last < _ROOM else {round(last * part / (_ROOM - 1)) for part in range(_ROOM)}
+
+
+def _look(number: int, count: int) -> dict[str, Any]:
+    """Return colour and dashes of a line; of many lines, a colour from dark to light and thin ones."""
+    if count > _ROOM:
+        from matplotlib import colormaps
+
+        return {"color": colormaps["viridis"](number / (count - 1)), "linewidth": 1}
+    colour, dashes = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]
+    return {"color": colour, "linestyle": dashes, "linewidth": 2}
 
 
 def _steps(found: "Timeline") -> str:

@@ -1,5 +1,6 @@
 """What a timeline found: the rates of every step, and what is worth a look."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -47,17 +48,17 @@ class Timeline(Tabled):
         return [mark.kind for mark in self.marks]
 
     def table(self) -> Table:
-        """Return a row per stretch of steps with the same rates; long schedules are cut in the middle."""
+        """Return a row per stretch of steps with the same rates; long schedules and many groups are cut."""
         rows, start = [], 0
         for rates, same in groupby(self.rates):
             count = len(list(same))
-            rows.append([_span(start, count), *rates])
+            rows.append([_span(start, count), *_cut(rates)])
             start += count
         if len(rows) > 12:
-            rows = [*rows[:6], ["...", *[None] * len(self.groups)], *rows[-5:]]
-        title = f"{len(self.rates)} optimizer steps, {len(self.scheduled)} scheduler steps"
+            rows = [*rows[:6], ["...", *[None] * len(_cut(self.groups))], *rows[-5:]]
+        title = f"{counted(self.rates, 'optimizer step')}, {counted(self.scheduled, 'scheduler step')}"
         note = "\n".join(f"{mark.kind}: {mark.text}" for mark in self.marks)
-        return Table(["steps", *self.groups], rows, title=title, note=note)
+        return Table(["steps", *_cut(self.groups)], rows, title=title, note=note)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -68,6 +69,23 @@ class Timeline(Tabled):
         from .picture import line
 
         return line(self)
+
+
+def _cut(columns: list) -> list:
+    """Leave out what is in the middle of many columns; `rates` has them all."""
+    return columns if len(columns) <= 8 else [*columns[:4], "...", *columns[-3:]]
+
+
+def counted(things: Sequence, what: str) -> str:
+    """Return how many there are, in words: "1 step", "2 steps"."""
+    return f"{len(things)} {what}{'s' * (len(things) != 1)}"
+
+
+def written(rates: Sequence[float]) -> str:
+    """Write the rates of the groups into a sentence: one if they are the same, and not all of many."""
+    texts = [f"{rate:.4g}" for rate in rates]
+    texts = texts[:1] if len(set(texts)) == 1 else texts
+    return ", ".join(texts if len(texts) <= 4 else [*texts[:2], "...", texts[-1]])
 
 
 def _span(start: int, count: int) -> str:

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ftlab.given import expect
 
 from .marks import judge
-from .record import Mark, Timeline
+from .record import Mark, Timeline, written
 from .rehearsal import When, declared, dry_run, put_back
 from .xray import labelled
 
@@ -96,10 +96,19 @@ def _check(optimizer, scheduler, epochs, batches, when, loop, resume) -> None:
         raise ValueError("resume needs epochs and batches, not a loop")
     if loop is not None and not callable(loop):
         raise TypeError(f"loop is a function without arguments, not a {type(loop).__name__}: hand over its name")
-    if resume is not None and not (isinstance(resume, tuple | list) and len(resume) == 2 and callable(resume[1])):
+    if resume is not None and not _is_resume(resume):
         raise TypeError(f"resume is an epoch and a function, such as (5, go_on), not {resume!r}")
     if resume and not 0 < resume[0] < epochs:
         raise ValueError(f"resume is at an epoch from 1 to {epochs - 1}, not {resume[0]}")
+
+
+def _is_resume(resume: Any) -> bool:
+    return (
+        isinstance(resume, tuple | list)
+        and len(resume) == 2
+        and isinstance(resume[0], int)
+        and callable(resume[1])
+    )
 
 
 def _resume(found, optimizer, scheduler, epochs, batches, when, metric, resume) -> None:
@@ -115,9 +124,7 @@ def _resume(found, optimizer, scheduler, epochs, batches, when, metric, resume) 
     found.marks += [Mark("raised", found.resumed_at + m.step, f"after the resume: {m.text}") for m in run.marks]
     for step, (old, new) in enumerate(zip(found.rates[found.resumed_at :], run.rates, strict=False)):
         if not _alike(old, new):
-            text = (
-                f"the resume at epoch {epoch} goes on at {_written(new)}; without it the rate is {_written(old)}"
-            )
+            text = f"the resume at epoch {epoch} goes on at {written(new)}; without it the rate is {written(old)}"
             found.marks.append(Mark("jump", found.resumed_at + step, text))
             break
 
@@ -138,7 +145,3 @@ def _built(given: Any) -> tuple[Optimizer, LRScheduler | None]:
 def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
     same = len(one) == len(other)
     return same and all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-15) for a, b in zip(one, other, strict=True))
-
-
-def _written(rates: Sequence[float]) -> str:
-    return ", ".join(f"{rate:.4g}" for rate in rates)

@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, O
 
 from ftlab.given import expect
 from ftlab.learning_rates import Timeline, UpdateRatios, parameter_groups, timeline, update_ratio
+from ftlab.learning_rates.options import check_rate
+from ftlab.learning_rates.record import counted
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel
 from ftlab.widgets.picture import Picture
@@ -23,14 +25,14 @@ _SCHEDULES = {
     "step": "StepLR(optimizer, step_size=max(steps // 3, 1), gamma=0.1)",
     "cosine": "CosineAnnealingLR(optimizer, T_max=steps)",
     "warm-up and cosine": (
-        "SequentialLR(\n    optimizer,\n    [LinearLR(optimizer, 0.1, total_iters=max(steps // 5, 1)), "
-        "CosineAnnealingLR(optimizer, steps)],\n    [max(steps // 5, 1)],\n)"
+        "SequentialLR(\n    optimizer,\n    [LinearLR(optimizer, 0.1, total_iters=warm_up), "
+        "CosineAnnealingLR(optimizer, max(steps - warm_up, 1))],\n    [warm_up],\n)"
     ),
     "one cycle, one rate": (
-        'OneCycleLR(optimizer, max([g["lr"] for g in optimizer.param_groups]), total_steps=steps + 1)'
+        'OneCycleLR(optimizer, max(g["lr"] for g in optimizer.param_groups), total_steps=steps)'
     ),
     "one cycle, a rate per group": (
-        'OneCycleLR(optimizer, [g["lr"] for g in optimizer.param_groups], total_steps=steps + 1)'
+        'OneCycleLR(optimizer, [g["lr"] for g in optimizer.param_groups], total_steps=steps)'
     ),
 }
 _NAMES = {
@@ -59,6 +61,10 @@ class RatesPanel(Panel):
         epochs: Of the timeline.
         batches: Per epoch.
 
+    Raises:
+        ValueError: If there is no part, a pattern chooses nothing, or a rate lies outside 1e-6 to 1.
+        TypeError: If the parts are no patterns, or a rate is no number.
+
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
         >>> panel = RatesPanel(model, torch.ones(2, 4), torch.tensor([0, 1]), {"0": 1e-3, "1": 1e-2})
@@ -85,6 +91,7 @@ class RatesPanel(Panel):
         self.optimizer = w.Dropdown(options=list(_OPTIMIZERS), description="optimizer")
         self.decay = w.FloatSlider(value=1.0, min=0.1, max=1.0, step=0.05, description="decay")
         self.decay.style.description_width, self.decay.layout.width = "160px", "520px"
+        self.decay.continuous_update = False
         self.decay.tooltip = "From each part to the one before, beginning with the last"
         self.schedule = w.Dropdown(options=list(_SCHEDULES), description="schedule")
         self.made_for = w.Dropdown(
@@ -96,6 +103,7 @@ class RatesPanel(Panel):
         self.timeline_picture, self.ratio_picture, self.marks = Picture(), Picture(), w.HTML()
         self.ratios: UpdateRatios | None = None
         self.timeline: Timeline | None = None
+        self._spreading = False
         super().__init__(
             w.VBox([*self.rates.values(), self.decay]),
             w.HBox([self.optimizer, self.schedule]),
@@ -119,10 +127,16 @@ class RatesPanel(Panel):
         """Set the rates by the factor, from the last part on."""
         self.ratios = None
         sliders = list(self.rates.values())[::-1]
-        for steps, slider in enumerate(sliders[1:], 1):
-            slider.value = sliders[0].value * self.decay.value**steps
+        self._spreading = True
+        try:
+            for steps, slider in enumerate(sliders[1:], 1):
+                slider.value = sliders[0].value * self.decay.value**steps
+        finally:
+            self._spreading = False
 
     def _measure(self) -> None:
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError("nothing in the model is trainable: unfreeze what the step is to move")
         optimizer = self._optimizer()
 
         def step() -> None:
@@ -139,10 +153,15 @@ class RatesPanel(Panel):
 
     def _scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
         expression = _SCHEDULES[self.schedule.value]
-        names = _NAMES | {"optimizer": optimizer, "steps": self.made_for.value, "max": max}
+        steps = self.made_for.value
+        names = _NAMES | {"optimizer": optimizer, "steps": steps, "warm_up": max(steps // 5, 1), "max": max}
         return eval(expression, names) if expression else None
 
     def _render(self) -> None:
+        if self._spreading:  # once for all sliders that the factor sets, not once for each
+            return
+        constant = not _SCHEDULES[self.schedule.value]
+        self.made_for.disabled = self.when.disabled = constant  # there is no scheduler to step
         optimizer = self._optimizer()
         scheduler = self._scheduler(optimizer)
         self.timeline = timeline(
@@ -161,11 +180,10 @@ class RatesPanel(Panel):
     def describe(self) -> str:
         """Return the choices in one line."""
         count = len(self.timeline.marks)
-        things = f"{count} thing{'s' * (count != 1)} to look at" if count else "nothing to object to"
-        calls = "never" if self.schedule.value == "constant" else f"{len(self.timeline.scheduled)} times"
-        made = "" if self.schedule.value == "constant" else f", made for {self.made_for.value} steps"
-        where = self.when.label
-        return f"{self.optimizer.value}, {self.schedule.value}{made}, called {where} ({calls}): {things}"
+        things = f"{counted(self.timeline.marks, 'thing')} to look at" if count else "nothing to object to"
+        made = f", made for {counted(range(self.made_for.value), 'step')}, called {self.when.label}"
+        made = f"{made} ({counted(self.timeline.scheduled, 'time')})" if _SCHEDULES[self.schedule.value] else ""
+        return f"{self.optimizer.value}, {self.schedule.value}{made}: {things}"
 
     def code(self) -> str:
         """Return plain PyTorch with these rates and this schedule."""
@@ -180,13 +198,21 @@ def _slider(name: str, rate: float) -> w.FloatLogSlider:
 
 
 def _parts(model: nn.Module, parts: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
-    expect(model, nn.Module, "the model", "RatesPanel(model, images, targets)")
+    call = "RatesPanel(model, images, targets, ['layer4', 'fc'])"
+    expect(model, nn.Module, "the model", call)
+    if isinstance(parts, str):
+        raise TypeError(f"the parts are a list, or a dictionary with rates, not the text {parts!r}: {call}")
     if parts is None:
         parts = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
         parts = parts or ["*"]  # a single layer has no children
     found = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1e-3)
-    for name in found:
-        expect(name, str, "the name of a part", "RatesPanel(model, images, targets, ['layer4', 'fc'])")
+    if not found:
+        raise ValueError(f"a panel without a part has no rate to drag: {call}")
+    for name, rate in found.items():
+        expect(name, str, "the name of a part", call)
+        check_rate(rate, f"part {name!r}")
+        if not 1e-6 <= rate <= 1:
+            raise ValueError(f"part {name!r}: the sliders go from 1e-06 to 1, and {rate:g} lies outside")
     return found
 
 
@@ -204,7 +230,9 @@ def rates_code(panel: RatesPanel) -> str:
     lines += ["}", _GROUPS, f"optimizer = {panel.optimizer.value}(list(groups.values()))"]
     if expression:
         unit = "epochs" if panel.made_for.value == panel.epochs else "batches"
-        lines += [f"steps = {panel.made_for.value}  # made for so many {unit}", f"scheduler = {expression}"]
+        lines += [f"steps = {panel.made_for.value}  # made for so many {unit}"]
+        lines += ["warm_up = max(steps // 5, 1)"] * ("warm_up" in expression)
+        lines += [f"scheduler = {expression}"]
     lines.append(f"for epoch in range({panel.epochs}):")
     loop = {"epoch first": "", "": _BATCHES, "batch": "", "epoch": ""}
     if expression:

@@ -96,39 +96,61 @@ def keep_ratio() -> tuple[str, str]:
 
 
 def check_one_cycle(answer):
-    """The highest rate of two groups and the end of the cycle: 4 epochs of 5 batches, stepped per batch."""
-    optimizer = SGD(
-        [{"params": [p], "lr": lr} for p, lr in zip(weights(2), (0.01, 0.1), strict=True)], momentum=0.9
-    )
-    scheduler = answer(optimizer, 4, 5)
+    """The highest rates and the end of the cycle, with two groups and with three, stepped per batch."""
+    for highest, epochs, batches in (((0.01, 0.1), 4, 5), ((0.02, 0.3, 0.05), 3, 7)):
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(weights(len(highest)), highest, strict=True)]
+        optimizer = SGD(groups, momentum=0.9)
+        _judge_cycle(answer(optimizer, epochs, batches), optimizer, highest, epochs * batches)
+
+
+def _judge_cycle(scheduler: object, optimizer: SGD, wanted_rates: tuple[float, ...], steps: int) -> None:
     if not isinstance(scheduler, LRScheduler):
         raise Wrong(f"You gave a `{type(scheduler).__name__}`, no scheduler.", ask="Is it returned?")
+    if scheduler.optimizer is not optimizer:
+        raise Wrong("The scheduler belongs to another optimizer.", ask="Which optimizer did it get?")
+    rates = _cycle_rates(scheduler, optimizer, steps)
+    first, last, top = rates[0][1], rates[-1][1], max(rate[1] for rate in rates)
+    if last > 0.02 * top:  # a cycle that is one step longer comes near enough to its end
+        text = f"At the last of {steps} batches the rate is still {last:.2g}: the cycle has not come to its end."
+        raise Wrong(text, ask="For how many steps was the cycle made?")
+    if first >= top:
+        text = "The very first batch has the highest rate of all: nothing rises before it falls."
+        raise Wrong(text, ask="Which schedule was asked for, and how does it begin?")
+    for wanted, highest in zip(wanted_rates, map(max, zip(*rates, strict=True)), strict=True):
+        if not abs(highest / wanted - 1) <= 0.05:
+            text = f"The group that came with a rate of {wanted:g} gets up to {highest:.2g}."
+            raise Wrong(text, ask="Which `max_lr` has each group, and what is a single number for all of them?")
+
+
+def _cycle_rates(scheduler: LRScheduler, optimizer: SGD, steps: int) -> list[list[float]]:
     rates = recorded(optimizer)
-    for step in range(20):
+    for step in range(steps):
         optimizer.step()
         try:
             scheduler.step()
         except ValueError:
-            text = f"After {step + 1} of 20 batches the scheduler refused to go on: its cycle was over."
+            text = f"After {step + 1} of {steps} batches the scheduler refused to go on: its cycle was over."
             raise Wrong(text, ask="How often is `scheduler.step()` called in all?") from None
-    if rates[-1][1] > 0.01 * max(rate for _, rate in rates):
-        text = (
-            f"At the last of 20 batches the rate is still {rates[-1][1]:.2g}: the cycle has not come to its end."
-        )
-        raise Wrong(text, ask="For how many steps was the cycle made?")
-    if rates[0][1] >= max(rate for _, rate in rates):
-        text = "The very first batch has the highest rate of all: nothing rises before it falls."
-        raise Wrong(text, ask="Which schedule was asked for, and how does it begin?")
-    for number, wanted in enumerate((0.01, 0.1)):
-        highest = max(rate[number] for rate in rates)
-        if not abs(highest / wanted - 1) <= 0.05:
-            text = f"The group that came with a rate of {wanted:g} gets up to {highest:.2g}."
-            raise Wrong(text, ask="What does a single number for `max_lr` mean for two groups?")
+    return rates
 
 
 def _cycle_by_epochs(optimizer, epochs, batches):
     rates = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, rates, epochs=epochs, steps_per_epoch=batches + 0)
+
+
+def _cycle_of_one_step_more(optimizer, epochs, batches):
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, rates, total_steps=epochs * batches + 1)
+
+
+def _cycle_for_other_rates(optimizer, epochs, batches):
+    rates = [0.01, 0.1, 0.1][: len(optimizer.param_groups)]
+    return OneCycleLR(optimizer, max_lr=rates, total_steps=epochs * batches)
+
+
+def _cycle_for_20_steps(optimizer, epochs, batches):
+    return OneCycleLR(optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=20)
 
 
 def _cycle_one_rate(optimizer, epochs, batches):
@@ -160,9 +182,11 @@ def _cosine_over_all(optimizer, epochs, batches):
         "`max_lr` may be a list, with one rate per group.",
         'Read the rates that the groups have: `[group["lr"] for group in optimizer.param_groups]`.',
     ],
-    also_right=[_cycle_by_epochs],
+    also_right=[_cycle_by_epochs, _cycle_of_one_step_more],
     mistakes=[
         Mistake(_cycle_one_rate, says="The group that came with a rate of 0.01 gets up to 0.1"),
+        Mistake(_cycle_for_other_rates, says="The group that came with a rate of 0.02 gets up to 0.01"),
+        Mistake(_cycle_for_20_steps, says="After 21 of 21 batches the scheduler refused to go on"),
         Mistake(_cycle_counted_in_epochs, says="refused to go on"),
         Mistake(_cycle_too_long, says="the cycle has not come to its end"),
         Mistake(_cosine_instead, says="the cycle has not come to its end"),

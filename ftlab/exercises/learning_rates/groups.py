@@ -28,25 +28,38 @@ def check_two_rates(answer):
 
 def _rates(model: nn.Module, groups: object) -> dict[str, float | None]:
     """Return the rate of each parameter, None for those in no group."""
-    if not isinstance(groups, list | tuple) or not all(isinstance(group, dict) for group in groups):
-        kind = type(groups).__name__
-        raise Wrong(
-            f"You gave a `{kind}`, no list of dictionaries.", ask="What does an optimizer take as groups?"
-        )
+    _expect_groups(groups)
     try:
         optimizer = SGD(groups, lr=0.123)
-    except (ValueError, TypeError, KeyError) as error:
-        ask = "Which parameters are in which dictionary, and under which key?"
-        raise Wrong(f"`SGD` refused the groups: {error}.", ask=ask) from None
+    except (ValueError, TypeError) as error:
+        ask = "What is in each dictionary, and is anything in two of them?"
+        raise Wrong(f"`SGD` refused the groups: {str(error).rstrip('.')}.", ask=ask) from None
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     return {name: rates.get(id(p)) for name, p in model.named_parameters()}
+
+
+def _expect_groups(groups: object) -> None:
+    """Raise if this is no list of dictionaries with parameters, and with numbers as rates."""
+    listed = groups if isinstance(groups, list | tuple) else []
+    others = [type(group).__name__ for group in listed if not isinstance(group, dict)]
+    if others or listed is not groups:
+        given = f"a `{type(groups).__name__}`" + (f" with a `{others[0]}` in it" if others else "")
+        raise Wrong(f"You gave {given}, no list of dictionaries.", ask="What does an optimizer take as groups?")
+    for group in listed:
+        if "params" not in group:
+            keys = ", ".join(f"`{key}`" for key in group) or "nothing"
+            ask = "Under which key do the parameters stand?"
+            raise Wrong(f'A dictionary has no "params"; it has {keys}.', ask=ask)
+        if not isinstance(group.get("lr", 0), int | float | torch.Tensor):
+            kind = type(group["lr"]).__name__
+            raise Wrong(f"A rate is a number; yours is of type `{kind}`.", ask="What stands under `lr`?")
 
 
 def _expect_rate(rates: dict[str, float | None], wanted: float, where: str) -> None:
     missing = [name for name, rate in rates.items() if rate is None]
     if missing:
         raise Wrong(
-            f"{where}, and {some(missing)} is in no group: it would never be trained, and nobody would say so.",
+            f"{where}. In no group: {some(missing)}. What is in none is never trained, and nobody says so.",
             ask="Into which group does what is left over go?",
         )
     other = {name: rate for name, rate in rates.items() if not abs(rate - wanted) <= 1e-9}
@@ -121,10 +134,10 @@ def _misspelt_rate(model, new, lr):
     mistakes=[
         Mistake(_by_substring, says="all else should learn at 0.01, but"),
         Mistake(_everything_slower, says="should learn at 0.1, but"),
-        Mistake(_new_part_only, says="is in no group"),
+        Mistake(_new_part_only, says="In no group: "),
         Mistake(_freezes_the_rest, says="Your answer has frozen"),
         Mistake(_all_in_the_second, says="some parameters appear in more than one parameter group"),
-        Mistake(_by_children, says="`class_token` is in no group"),
+        Mistake(_by_children, says="In no group: `class_token`"),
         Mistake(_misspelt_rate, says="got the optimizer's own rate"),
     ],
     remember="A tenth is for what is pretrained, not for the new head; every parameter is in one group.",
@@ -169,7 +182,7 @@ def _expect_names(value: object, wanted: set[str], where: str) -> None:
         )
     if wanted - found:
         ask = "How do you ask whether the optimizer has this very tensor?"
-        raise Wrong(f"{where}, and {some(wanted - found)} is missing in your answer.", ask=ask)
+        raise Wrong(f"{where}. Missing in your answer: {some(wanted - found)}.", ask=ask)
 
 
 def _by_loop(model, optimizer):

@@ -128,7 +128,7 @@ def go_on(parameters: list, state: dict) -> tuple:
 
 def check_new_rate(answer):
     """The rate of each group and Adam's moments after the call, and that the saved state is as it was."""
-    weights = [torch.ones(1, requires_grad=True) for _ in range(2)]
+    weights = [torch.ones(1, requires_grad=True) for _ in range(3)]
     old = Adam([{"params": [weight]} for weight in weights], lr=0.001)
     for weight in weights:
         weight.grad = torch.ones(1)
@@ -143,8 +143,8 @@ def check_new_rate(answer):
     ):
         raise Wrong("Adam's moments are not those of the saved state.", ask="Who reads `state`?")
     rates = [group["lr"] for group in optimizer.param_groups]
-    if rates != [0.05, 0.05]:
-        text = f"The old rate is 0.001, the new one 0.05; the groups learn at {rates[0]:g} and {rates[1]:g}."
+    if rates != [0.05] * 3:
+        text = f"The old rate is 0.001, the new one 0.05; the rates of the groups are {rates}."
         raise Wrong(text, ask="What else than the moments does `load_state_dict` bring along?")
     if str(state) != str(before):
         raise Wrong("The saved state was changed.", ask="Whose dictionary did you write into?")
@@ -182,6 +182,11 @@ def _first_group(optimizer, state, lr):
     optimizer.param_groups[0]["lr"] = lr
 
 
+def _first_two_groups(optimizer, state, lr):
+    optimizer.load_state_dict(state)
+    optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = lr
+
+
 def _write_into_the_state(optimizer, state, lr):
     for group in state["param_groups"]:
         group["lr"] = lr
@@ -197,10 +202,11 @@ def _write_into_the_state(optimizer, state, lr):
     ],
     also_right=[_load_a_copy],
     mistakes=[
-        Mistake(_set_before, says="the groups learn at 0.001 and 0.001"),
+        Mistake(_set_before, says="the rates of the groups are [0.001, 0.001, 0.001]"),
         Mistake(_only_set, says="Adam's moments are not those"),
-        Mistake(_set_defaults, says="the groups learn at 0.001 and 0.001"),
-        Mistake(_first_group, says="the groups learn at 0.05 and 0.001"),
+        Mistake(_set_defaults, says="the rates of the groups are [0.001, 0.001, 0.001]"),
+        Mistake(_first_group, says="the rates of the groups are [0.05, 0.001, 0.001]"),
+        Mistake(_first_two_groups, says="the rates of the groups are [0.05, 0.05, 0.001]"),
         Mistake(_write_into_the_state, says="The saved state was changed"),
     ],
     remember="An optimizer's state has the old rates in it: set the new one after loading, in every group.",

@@ -59,7 +59,7 @@ def _expect_one_batch_each(gradients: list[float]) -> None:
 
 def _expect_every_batch(count: int) -> None:
     if count != 15:
-        ask = "Which lines stand in the inner loop?"
+        ask = "How often does each loop go round, and which lines stand in the inner one?"
         raise Wrong(f"In 5 epochs of 3 batches the optimizer made {count} steps.", ask=ask)
 
 
