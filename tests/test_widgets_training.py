@@ -133,6 +133,17 @@ def test_numbers_of_another_loop_are_not_shown(panel):
     assert panel.picture.alt == ""
 
 
+@pytest.mark.parametrize("without", ["forward", "loss", "backward", "step"])
+def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
+    panel.blocks = [name for name in ("forward", "loss", "backward", "step") if name != without]
+    panel.refresh()
+    assert "nothing to object to" not in f"{panel.words.value}{panel}"
+    panel.blocks = []
+    panel.refresh()
+    assert "train nothing: there is no <code>outputs = model(images)</code>" in panel.words.value
+    assert repr(panel) == "0 lines, nothing is trained"
+
+
 def test_a_loop_that_raises_says_so(panel):
     panel.blocks = ["forward", "loss", "backward", "backward"]
     panel.run.click()
@@ -171,7 +182,8 @@ def test_the_twin_has_the_words_the_numbers_and_the_code(panel):
     panel.run.click()
     html = panel.to_html()
     assert "no zero_grad" in html
-    assert "<th>gradient norm</th>" in html
+    assert ">gradient norm</th>" in html
+    assert html.count("<th>yours</th><th>right</th>") == 5
     assert "loss.backward()" in html
     assert "[Picture: this loop: losses" in html
 
