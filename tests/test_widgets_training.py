@@ -10,8 +10,9 @@ from torch import nn
 from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet
 from ftlab.random_state import keep_random_state
-from ftlab.training.blocks import BLOCKS, RIGHT, loop_code, run_blocks
-from ftlab.widgets.training import LOOPS, LoopPanel
+from ftlab.training import check_loop
+from ftlab.training.blocks import BLOCKS, RIGHT, LoopRun, loop_code, run_blocks
+from ftlab.widgets.training import LOOPS, LoopPanel, _read
 
 IMAGES = torch.randn(6, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
@@ -142,6 +143,21 @@ def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
     panel.refresh()
     assert "train nothing: there is no <code>outputs = model(images)</code>" in panel.words.value
     assert repr(panel) == "0 lines, nothing is trained"
+
+
+def test_whoever_chooses_a_line_waits_neither_for_the_linter_nor_for_a_picture(panel, monkeypatch):
+    done, plot = [], LoopRun.plot
+    monkeypatch.setattr("ftlab.widgets.training.check_loop", lambda code: done.append("read") or check_loop(code))
+    monkeypatch.setattr(LoopRun, "plot", lambda run, right: done.append("drawn") or plot(run, right))
+    _read.cache_clear()
+    panel.run.click()
+    assert done == ["read", "drawn"]
+    panel.lines.value = 2
+    assert panel.chosen == 2
+    assert done == ["read", "drawn"]
+    panel.drop.click()
+    panel.run.click()
+    assert done == ["read", "drawn"] * 2
 
 
 def test_a_loop_that_raises_says_so(panel):

@@ -1,6 +1,7 @@
 """The panel of the lesson on training: a loop of blocks, also in the wrong order, and what that does."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import ipywidgets as w
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class LoopPanel(Panel):
         self.chosen = 0
         self.mine: LoopRun | None = None
         self.right: LoopRun | None = None
+        self._drawn: LoopRun | None = None  # whoever only chooses another line does not wait for a new picture
         self.start = w.Dropdown(options=[*LOOPS, _OWN], description="start from")
         self.lines = w.Select(description="lines", rows=9)
         self.lines.layout.width = "640px"
@@ -90,7 +92,7 @@ class LoopPanel(Panel):
 
     def report(self) -> LoopReport:
         """Return what `check_loop` says about these lines."""
-        return check_loop(self.code())
+        return _read(self.code())
 
     def _missing(self) -> str:
         """Return the first line without which nothing is trained, if it is not there."""
@@ -140,6 +142,11 @@ class LoopPanel(Panel):
         self.lines.value = self.chosen if self.blocks else None
         self.words.value = _words(report, self._missing())
         self.numbers.value = _numbers(self.mine, self.right) if self.mine else ""
+        if self.mine is not self._drawn:
+            self._draw_run()
+
+    def _draw_run(self) -> None:
+        self._drawn = self.mine
         if self.mine:
             figure = self.mine.plot(self.right)
             self.picture.show(figure, figure.says)
@@ -160,6 +167,12 @@ class LoopPanel(Panel):
     def code(self) -> str:
         """Return the loop as plain PyTorch; `model` and `batches` are the learner's."""
         return loop_code(self.blocks, self.lr)
+
+
+@lru_cache(maxsize=64)
+def _read(code: str) -> LoopReport:
+    """Read a loop once, however often it is drawn: a click overtakes a choice that waits for the drawing."""
+    return check_loop(code)
 
 
 def _button(text: str, icon: str) -> w.Button:
