@@ -264,7 +264,7 @@ def gradients_of_nobody():
     return None, None, None, None
 
 
-@wrong(gradients, says="After line 1, `weight.grad` is not 'three'")
+@wrong(gradients, says="For line 1 you gave the text `'three'`")
 def gradients_in_words():
     return "three", "six", "six", "none"
 
@@ -305,7 +305,7 @@ def negative_division(epochs, batches, every):
 # --- smoothed
 
 
-@wrong(smoothed, says="your targets have the shape `(5,)`")
+@wrong(smoothed, says="your targets have the shape `(6,)`")
 def smooth_the_numbers(labels, classes, amount):
     return (1 - amount) * labels + amount / classes
 
@@ -375,7 +375,7 @@ def a_column_of_numbers_and_a_slice(outputs, labels):
     return F.mse_loss(outputs[:, :2], labels.view(2, 2).float())
 
 
-@wrong(squared_error, says="not what comes of counting")
+@wrong(squared_error, says="counted one by one it is")
 def not_a_number_squared(outputs, labels):
     return outputs.sum() * float("nan")
 
@@ -395,12 +395,12 @@ def mean_loss_of_nothing(model, batches):
     return float("nan")
 
 
-@wrong(squared_error, says="not what comes of counting")
+@wrong(squared_error, says="counted one by one it is")
 def pick_the_right_outputs_only(outputs, labels):
     return (1 - outputs.gather(1, labels[:, None])).square().mean()
 
 
-@wrong(squared_error, says="not what comes of counting")
+@wrong(squared_error, says="counted one by one it is")
 def softmax_first(outputs, labels):
     return F.mse_loss(outputs.softmax(1), F.one_hot(labels, 3).float())
 
@@ -439,7 +439,7 @@ def whole_numbers(image):
     return torch.tensor(image[:, :, ::-1].copy()).permute(2, 0, 1)[None]
 
 
-@wrong(to_batch, says="the pixels are not where they belong, or in other colours")
+@wrong(to_batch, says="each pixel is in its place, and its number is another")
 def mean_of_another_order(image):
     pixels = torch.tensor(image[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor([0.406, 0.456, 0.485]), torch.tensor([0.225, 0.224, 0.229])
@@ -477,7 +477,7 @@ def at_least_two_dimensions(model, images):
     )
 
 
-@wrong(cat_probabilities, says="the numbers are others")
+@wrong(cat_probabilities, says="no probabilities")
 def forgets_the_sigmoid(model, images):
     return model(images).flatten()
 
@@ -617,6 +617,54 @@ def test_a_right_answer_of_another_style_passes(exercise, answer):
     for seed in range(3):
         feedback = exercise.judge(answer, seed=seed)
         assert feedback.passed, feedback
+
+
+def _rows_of(labels, classes, amount):
+    return labels
+
+
+def _all_numbers(labels, classes, amount):
+    return [[1.0 / classes] * classes for _ in labels]
+
+
+# what was answered, and a part of the sentence and of the question that fit it
+ASKED = [
+    (gradients, lambda: ("3", "6", "6", "None"), "For line 1 you gave the text", "without quotes"),
+    (gradients, lambda: (3.0, 6.0, 6.0, "None"), "For line 4 you gave the text", "without quotes"),
+    (smoothed, _rows_of, "the shape `(6,)`", "a column for each class"),
+    (smoothed, lambda *given: smoothed.function(*given).T, "the shape `(5, 6)`", "a row for each of the 6"),
+    (smoothed, _all_numbers, "You gave a `list`", "What does `cross_entropy` take"),
+    (
+        same_loss,
+        lambda: {"log_softmax + nll_loss"},
+        "`logits + cross_entropy`",
+        "What does `cross_entropy` do first",
+    ),
+    (
+        same_loss,
+        lambda: {"logits + cross_entropy", "log_softmax + cross_entropy"},
+        "you left it out",
+        "`nll_loss` add",
+    ),
+    (cycle_length, lambda *given: str(cycle_length.function(*given)), "is a `str`", "gives an `int`"),
+    (
+        cycle_length,
+        lambda *given: cycle_length.function(*given) + 1,
+        "a whole cycle at 4e-07",
+        "did you count besides",
+    ),
+    (less_memory, lambda: ("del", "cache"), "another choice lowers it more", "only tidies up"),
+    (visible, lambda: {**visible.function(), "0,x,1": 0}, "a list of numbers was asked for", "only one"),
+    (visible, lambda: {**visible.function(), "": [0, 1, 2]}, "With `''`", "Does an empty value name a GPU"),
+]
+
+
+@pytest.mark.parametrize(("exercise", "answer", "says", "asks"), ASKED)
+def test_the_question_fits_the_answer(exercise, answer, says, asks):
+    feedback = exercise.judge(answer)
+    assert feedback.outcome is Outcome.WRONG, feedback
+    assert says in feedback.message, feedback
+    assert asks in feedback.ask, feedback
 
 
 def test_each_exercise_has_beginners_here():

@@ -10,8 +10,9 @@ from torch import nn
 from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet
 from ftlab.random_state import keep_random_state
-from ftlab.training.blocks import BLOCKS, RIGHT, loop_code, run_blocks
-from ftlab.widgets.training import LOOPS, LoopPanel
+from ftlab.training import check_loop
+from ftlab.training.blocks import BLOCKS, RIGHT, LoopRun, loop_code, run_blocks
+from ftlab.widgets.training import LOOPS, LoopPanel, _read
 
 IMAGES = torch.randn(6, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
@@ -133,6 +134,32 @@ def test_numbers_of_another_loop_are_not_shown(panel):
     assert panel.picture.alt == ""
 
 
+@pytest.mark.parametrize("without", ["forward", "loss", "backward", "step"])
+def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
+    panel.blocks = [name for name in ("forward", "loss", "backward", "step") if name != without]
+    panel.refresh()
+    assert "nothing to object to" not in f"{panel.words.value}{panel}"
+    panel.blocks = []
+    panel.refresh()
+    assert "train nothing: there is no <code>outputs = model(images)</code>" in panel.words.value
+    assert repr(panel) == "0 lines, nothing is trained"
+
+
+def test_whoever_chooses_a_line_waits_neither_for_the_linter_nor_for_a_picture(panel, monkeypatch):
+    done, plot = [], LoopRun.plot
+    monkeypatch.setattr("ftlab.widgets.training.check_loop", lambda code: done.append("read") or check_loop(code))
+    monkeypatch.setattr(LoopRun, "plot", lambda run, right: done.append("drawn") or plot(run, right))
+    _read.cache_clear()
+    panel.run.click()
+    assert done == ["read", "drawn"]
+    panel.lines.value = 2
+    assert panel.chosen == 2
+    assert done == ["read", "drawn"]
+    panel.drop.click()
+    panel.run.click()
+    assert done == ["read", "drawn"] * 2
+
+
 def test_a_loop_that_raises_says_so(panel):
     panel.blocks = ["forward", "loss", "backward", "backward"]
     panel.run.click()
@@ -171,7 +198,8 @@ def test_the_twin_has_the_words_the_numbers_and_the_code(panel):
     panel.run.click()
     html = panel.to_html()
     assert "no zero_grad" in html
-    assert "<th>gradient norm</th>" in html
+    assert ">gradient norm</th>" in html
+    assert html.count("<th>yours</th><th>right</th>") == 5
     assert "loss.backward()" in html
     assert "[Picture: this loop: losses" in html
 

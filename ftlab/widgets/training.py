@@ -1,6 +1,7 @@
 """The panel of the lesson on training: a loop of blocks, also in the wrong order, and what that does."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import ipywidgets as w
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class LoopPanel(Panel):
         self.chosen = 0
         self.mine: LoopRun | None = None
         self.right: LoopRun | None = None
+        self._drawn: LoopRun | None = None  # whoever only chooses another line does not wait for a new picture
         self.start = w.Dropdown(options=[*LOOPS, _OWN], description="start from")
         self.lines = w.Select(description="lines", rows=9)
         self.lines.layout.width = "640px"
@@ -90,7 +92,13 @@ class LoopPanel(Panel):
 
     def report(self) -> LoopReport:
         """Return what `check_loop` says about these lines."""
-        return check_loop(self.code())
+        return _read(self.code())
+
+    def _missing(self) -> str:
+        """Return the first line without which nothing is trained, if it is not there."""
+        return next(
+            (BLOCKS[name] for name in ("forward", "loss", "backward", "step") if name not in self.blocks), ""
+        )
 
     def _choose(self) -> None:
         self.chosen = self.lines.value or 0
@@ -132,8 +140,13 @@ class LoopPanel(Panel):
             for place, name in enumerate(self.blocks)
         ]
         self.lines.value = self.chosen if self.blocks else None
-        self.words.value = _words(report)
+        self.words.value = _words(report, self._missing())
         self.numbers.value = _numbers(self.mine, self.right) if self.mine else ""
+        if self.mine is not self._drawn:
+            self._draw_run()
+
+    def _draw_run(self) -> None:
+        self._drawn = self.mine
         if self.mine:
             figure = self.mine.plot(self.right)
             self.picture.show(figure, figure.says)
@@ -143,9 +156,8 @@ class LoopPanel(Panel):
     def describe(self) -> str:
         """Return how many lines there are, what is wrong with them, and what three batches did."""
         kinds = self.report().kinds
-        slips = (
-            f"{len(kinds)} slip{'s' * (len(kinds) > 1)}: {', '.join(kinds)}" if kinds else "nothing to object to"
-        )
+        nothing = "nothing is trained" if self._missing() else "nothing to object to"
+        slips = f"{len(kinds)} slip{'s' * (len(kinds) > 1)}: {', '.join(kinds)}" if kinds else nothing
         line = f"{len(self.blocks)} line{'s' * (len(self.blocks) != 1)}, {slips}"
         if self.mine and self.mine.distances:
             moved = f"the parameters moved by {self.mine.distances[-1]:.2%}"
@@ -155,6 +167,12 @@ class LoopPanel(Panel):
     def code(self) -> str:
         """Return the loop as plain PyTorch; `model` and `batches` are the learner's."""
         return loop_code(self.blocks, self.lr)
+
+
+@lru_cache(maxsize=64)
+def _read(code: str) -> LoopReport:
+    """Read a loop once, however often it is drawn: a click overtakes a choice that waits for the drawing."""
+    return check_loop(code)
 
 
 def _button(text: str, icon: str) -> w.Button:
@@ -172,8 +190,10 @@ def _batches(images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(images[i * size : (i + 1) * size], targets[i * size : (i + 1) * size]) for i in range(3)]
 
 
-def _words(report: LoopReport) -> str:
+def _words(report: LoopReport, missing: str) -> str:
     """Return what the linter says, a sentence per slip, in the numbers of the panel's lines."""
+    if missing and not report.slips:
+        return f"<p>⚠ These lines train nothing: there is no <code>{missing}</code>.</p>"
     if not report.slips:
         return "<p>✓ check_loop has nothing to object to.</p>"
     items = "".join(
@@ -186,7 +206,8 @@ def _words(report: LoopReport) -> str:
 
 def _numbers(mine: LoopRun, right: LoopRun) -> str:
     """Return both runs as one table, batch by batch."""
-    heads = "".join(f"<th>{title}</th><th>right</th>" for title in COLUMNS.values())
+    heads = "".join(f'<th colspan="2" style="text-align: center">{title}</th>' for title in COLUMNS.values())
+    runs = "<th>yours</th><th>right</th>" * len(COLUMNS)
     rows = []
     for place in range(len(right.losses)):
         cells = []
@@ -194,7 +215,7 @@ def _numbers(mine: LoopRun, right: LoopRun) -> str:
             cells += [_cell(getattr(run, name), place, name) for run in (mine, right)]
         rows.append(f"<tr><td>{place + 1}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     error = f'<p role="alert">⚠ {escape(mine.error)}</p>' if mine.error else ""
-    return f"<table><tr><th>batch</th>{heads}</tr>{''.join(rows)}</table>{error}"
+    return f"<table><tr><th></th>{heads}</tr><tr><th>batch</th>{runs}</tr>{''.join(rows)}</table>{error}"
 
 
 def _cell(values: list, place: int, name: str) -> str:

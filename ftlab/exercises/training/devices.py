@@ -20,6 +20,9 @@ def check_visible(answer):
         if isinstance(said, str) or (isinstance(said, list | tuple) and any(isinstance(n, str) for n in said)):
             text = f"For `{setting!r}` you gave `{said!r}`: a list of numbers was asked for, and that is text."
             raise Wrong(text, ask="Is it like `[2, 0]`?")
+        if isinstance(said, int):
+            text = f"For `{setting!r}` you gave `{said!r}`: a list of numbers was asked for."
+            raise Wrong(text, ask="Is it like `[2, 0]`, also where there is only one?")
         if not isinstance(said, list | tuple) or list(said) != real:
             text = f"With `{setting!r}` the visible GPUs are not `{said!r}`."
             raise Wrong(text, ask=_ASKS[setting])
@@ -30,7 +33,7 @@ _ASKS = {
     "0,x,1": "What does the driver do with the rest of the list after an entry that it does not know?",
     "1,-1,0": "-1 is no GPU. What comes of the entries behind it?",
     "0,0": "One GPU under two numbers: is that a list that makes sense?",
-    "": "An empty list is a list.",
+    "": "Does an empty value name a GPU? No GPU at all is an empty list.",
 }
 
 

@@ -12,7 +12,7 @@ from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
 
 def check_smoothed(answer):
     """The targets for three batches, one without the last classes: loss, rows, the labels afterwards."""
-    for labels, classes, amount in (([3, 0, 2, 1, 4], 5, 0.1), ([2, 0], 5, 0.2), ([0, 1, 1, 0], 3, 0.0)):
+    for labels, classes, amount in (([3, 0, 2, 1, 4, 4], 5, 0.1), ([2, 0], 5, 0.2), ([0, 1, 1, 0], 3, 0.0)):
         given = torch.tensor(labels)
         where = f"For the labels `{labels}` and {classes} classes"
         value = _targets_of(answer, given, classes, amount, where)
@@ -36,7 +36,11 @@ def check_smoothed(answer):
 def _targets_of(answer, given: torch.Tensor, classes: int, amount: float, where: str) -> torch.Tensor:
     value = answer(given, classes, amount)
     if not isinstance(value, torch.Tensor):
-        raise Wrong(f"You gave a `{type(value).__name__}`, no tensor.", ask="Who needs an array here?")
+        text = f"You gave a `{type(value).__name__}`, no tensor."
+        raise Wrong(text, ask="What does `cross_entropy` take as targets?")
+    if value.dim() != 2 or len(value) != len(given):
+        text = f"{where} your targets have the shape `{tuple(value.shape)}`."
+        raise Wrong(text, ask=f"Is there a row for each of the {len(given)} labels, and a column for each class?")
     if value.shape != (len(given), classes):
         text = f"{where} your targets have the shape `{tuple(value.shape)}`."
         raise Wrong(
@@ -148,12 +152,17 @@ def check_same_loss(answer):
         same = abs(value.item() - wanted.item()) < 1e-4
         if same and pair not in said:
             text = f"`{pair}` is the cross entropy as well, and you left it out."
-            raise Wrong(
-                text, ask="What is log_softmax of log-probabilities, whose exponentials sum up to 1 already?"
-            )
+            raise Wrong(text, ask=_SAME_ASKS[pair])
         if not same and pair in said:
             text = f"`{pair}` gives {value.item():.2f} where the cross entropy is {wanted.item():.2f}."
             raise Wrong(text, ask="Which of logarithm and softmax does the loss do itself?")
+
+
+_SAME_ASKS = {
+    "logits + cross_entropy": "What does `cross_entropy` do first with what it is given?",
+    "log_softmax + nll_loss": "What of the cross entropy is done already, and what does `nll_loss` add?",
+    "log_softmax + cross_entropy": "What is log_softmax of numbers whose exponentials sum up to 1 already?",
+}
 
 
 def _same_loss_as_list():
@@ -222,16 +231,17 @@ def check_squared_error(answer):
             value = as_number(answer(outputs, given), "loss")
         except Raised as raised:
             ask = "Which shape do the outputs have, and which the targets?"
-            raise Wrong(f"With {len(labels)} images: {raised.message}", ask=ask) from None
-        if not abs(value - sum(squares) / len(squares)) <= 1e-5:
-            text = (
-                f"With {len(labels)} images of 3 classes you found {value:.3f}, and not what comes of counting."
-            )
-            raise Wrong(
-                text, ask="With as many images as classes, a row of labels fits too. What is compared with what?"
-            )
+            raise Wrong(f"With {_images(labels)}: {raised.message}", ask=ask) from None
+        wanted = sum(squares) / len(squares)
+        if not abs(value - wanted) <= 1e-5:
+            text = f"With {_images(labels)} you found {value:.3f}; counted one by one it is {wanted:.3f}."
+            raise Wrong(text, ask="Which number is compared with which, and of how many squares is it the mean?")
         if given.tolist() != labels:
             raise Wrong("The caller's own labels are changed.", ask="Which method works in place?")
+
+
+def _images(labels: list) -> str:
+    return f"{len(labels)} image{'s' * (len(labels) != 1)}"
 
 
 def _numbers_as_targets(outputs, labels):
@@ -270,10 +280,10 @@ def _predicted_numbers(outputs, labels):
     ],
     also_right=[_squared_by_hand],
     mistakes=[
-        Mistake(_numbers_in_a_column, says="not what comes of counting"),
-        Mistake(_sum_of_squares, says="not what comes of counting"),
-        Mistake(_one_hot_that_guesses, says="With 1 images: It raised"),
-        Mistake(_predicted_numbers, says="not what comes of counting"),
+        Mistake(_numbers_in_a_column, says="counted one by one it is"),
+        Mistake(_sum_of_squares, says="counted one by one it is"),
+        Mistake(_one_hot_that_guesses, says="With 1 image: It raised"),
+        Mistake(_predicted_numbers, says="counted one by one it is"),
     ],
     remember="Squared error wants one number per output; shapes that only happen to fit are broadcast.",
 )

@@ -18,7 +18,8 @@ def check_train_clipped(answer):
     wanted = _one_batch_each(model, batches, 0.01, 0.05)
     answer(model, batches, optimizer, 0.05)
     if len(optimizer.used) != len(batches):
-        text = f"For {len(batches)} batches the optimizer made {len(optimizer.used)} steps."
+        made = len(optimizer.used)
+        text = f"For {len(batches)} batches the optimizer made {made} step{'s' * (made != 1)}."
         raise Wrong(text, ask="Which lines stand inside the loop?")
     _judge_clipped(optimizer.used, wanted)
 
@@ -189,7 +190,7 @@ def _in_a_closure(model, batches, optimizer, max_norm):
         Mistake(_used_up_generator, says="Step 1 used gradients with a norm of"),
         Mistake(_zero_between, says="used no gradient at all"),
         Mistake(_never_zero, says="goes in another direction"),
-        Mistake(_step_per_epoch, says="For 6 batches the optimizer made 1 steps"),
+        Mistake(_step_per_epoch, says="For 6 batches the optimizer made 1 step."),
     ],
     remember="zero_grad, backward, clip, step; and clip what the optimizer owns.",
 )

@@ -30,6 +30,9 @@ def _call_mixed(answer, loss, model, optimizer, scaler) -> None:
     try:
         answer(loss, model, optimizer, scaler, 0.05)
     except Raised as raised:
+        if "No inf checks" in str(raised.error):
+            ask = "`scaler.step` looks at the gradients. Which line has cleared them before it does?"
+            raise Wrong(raised.message, ask=ask) from None
         if "unscale_" not in str(raised.error):
             raise
         ask = "What has been scaled before, how often is unscaled in a round, and which call ends the round?"
@@ -38,7 +41,10 @@ def _call_mixed(answer, loss, model, optimizer, scaler) -> None:
 
 def _judge_mixed(optimizer: Recorded, steps: int) -> None:
     if len(optimizer.used) != steps:
-        text = f"After {steps} calls the optimizer has made {len(optimizer.used)} steps."
+        calls, made = (
+            f"{n} {word}{'s' * (n != 1)}" for n, word in ((steps, "call"), (len(optimizer.used), "step"))
+        )
+        text = f"After {calls} the optimizer has made {made}."
         raise Wrong(text, ask="Is there one step in each call?")
     norm = optimizer.used[-1].norm().item()
     if norm > 0.0501:
@@ -125,6 +131,25 @@ def _loss_not_scaled(loss, model, optimizer, scaler, max_norm):
     scaler.update()
 
 
+def _cleared_too_early(loss, model, optimizer, scaler, max_norm):
+    scaler.scale(loss).backward()
+    optimizer.zero_grad()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _two_steps(loss, model, optimizer, scaler, max_norm):
+    optimizer.zero_grad()
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    optimizer.step()
+    scaler.update()
+
+
 def _no_clip(loss, model, optimizer, scaler, max_norm):
     optimizer.zero_grad()
     scaler.scale(loss).backward()
@@ -170,6 +195,8 @@ def _unscale_twice(loss, model, optimizer, scaler, max_norm):
         Mistake(_loss_not_scaled, says="your script did not use scaler.scale"),
         Mistake(_never_cleared, says="a usual one made no step either"),
         Mistake(_no_clip, says="The optimizer used gradients with a norm of"),
+        Mistake(_cleared_too_early, says="No inf checks were recorded"),
+        Mistake(_two_steps, says="After 1 call the optimizer has made 2 steps"),
         Mistake(_unscale_twice, says="unscale_() has already been called"),
     ],
     remember="scale, backward, unscale_, clip, scaler.step, update: the clip sees real gradients.",

@@ -61,8 +61,21 @@ def _expect_pixels(value: torch.Tensor, wanted: torch.Tensor, image: torch.Tenso
     if torch.allclose(value, blue_first, atol=1e-4):
         text = f"{where} the first channel of your batch is the first of the image, and that is blue."
         raise Wrong(text, ask="In which order does OpenCV read the colours?")
+    if _is_only_rescaled(value, wanted):
+        text = f"{where} each pixel is in its place, and its number is another: not (pixel - mean) / deviation."
+        raise Wrong(
+            text, ask="By what is divided first, what is subtracted then, and by what is divided at last?"
+        )
     text = f"{where} the shape is right, and the pixels are not where they belong, or in other colours."
     raise Wrong(text, ask="Does your call move a dimension, or cut the same row of numbers in another way?")
+
+
+def _is_only_rescaled(value: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Say whether each channel is the wanted one, multiplied by a number and moved by another."""
+    return all(
+        torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.9999
+        for one, other in zip(value, wanted, strict=True)
+    )
 
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
@@ -110,6 +123,15 @@ def _transposed(image):
     return _normalised(torch.tensor(image[:, :, ::-1].copy()).permute(2, 1, 0).float() / 255).unsqueeze(0)
 
 
+def _multiplied_by_the_deviation(image):
+    pixels = torch.tensor(image[:, :, ::-1].copy()).permute(2, 0, 1) / 255
+    return ((pixels - torch.tensor(MEAN).view(3, 1, 1)) * torch.tensor(STD).view(3, 1, 1)).unsqueeze(0)
+
+
+def _divided_by_256(image):
+    return _normalised(torch.tensor(image[:, :, ::-1].copy()).permute(2, 0, 1) / 256).unsqueeze(0)
+
+
 def _no_batch(image):
     return _normalised(torch.tensor(image[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255)
 
@@ -128,6 +150,8 @@ def _no_batch(image):
         Mistake(_blue_first, says="and that is blue"),
         Mistake(_not_divided_by_255, says="the numbers go from"),
         Mistake(_not_normalised, says="not normalised"),
+        Mistake(_multiplied_by_the_deviation, says="each pixel is in its place, and its number is another"),
+        Mistake(_divided_by_256, says="each pixel is in its place, and its number is another"),
         Mistake(_negative_strides, says="negative"),
         Mistake(_transposed, says="you made `(1, 3, 8, 5)`"),
         Mistake(_no_batch, says="you made `(3, 5, 8)`"),
@@ -165,8 +189,17 @@ def check_cat_probabilities(answer):
             text = f"Your result has the type `{value.dtype}`, and a probability is a fraction."
             raise Wrong(text, ask="Was a decision asked for, or how sure the model is?")
         wanted = layer(pictures).detach().sigmoid().flatten()
+        _expect_probabilities(value.detach(), f"For a batch of {count}")
         if not torch.allclose(value.detach().to(wanted.dtype), wanted, atol=1e-6):
             raise Wrong(f"For a batch of {count} the numbers are others.", ask="Is each image still its own?")
+
+
+def _expect_probabilities(value: torch.Tensor, where: str) -> None:
+    if value.min() < 0 or value.max() > 1:
+        text = f"{where} your numbers go from {value.min():.2f} to {value.max():.2f}: no probabilities."
+        raise Wrong(text, ask="Which function makes a number from 0 to 1 of a score?")
+    if (value == 1).all():
+        raise Wrong(f"{where} each of your numbers is 1.", ask="What is a softmax over a single number?")
 
 
 def _squeeze_all(model, images):
@@ -198,6 +231,14 @@ def _special_case(model, images):
     return scores.unsqueeze(0) if scores.ndim == 0 else scores.unsqueeze(1)
 
 
+def _scores(model, images):
+    return model(images).flatten()
+
+
+def _softmax_of_one(model, images):
+    return model(images).softmax(1).flatten()
+
+
 def _decisions(model, images):
     return (model(images).sigmoid() > 0.5).flatten()
 
@@ -218,6 +259,8 @@ def _mean_over_all(model, images):
         Mistake(_squeeze_the_first, says="the result has the shape `(5, 1, 1, 1)`"),
         Mistake(_squeeze_one, says="the result has the shape `(5, 1, 1)`"),
         Mistake(_special_case, says="the result has the shape `(5, 1)`"),
+        Mistake(_scores, says="no probabilities"),
+        Mistake(_softmax_of_one, says="each of your numbers is 1"),
         Mistake(_decisions, says="a probability is a fraction"),
         Mistake(_mean_over_all, says="the numbers are others"),
     ],

@@ -26,10 +26,12 @@ def check_mean_loss(answer):
         raise Wrong(text, ask="Who switches it on again? A `with` does that by itself.")
     value = as_number(value, "loss")
     if not abs(value - wanted) <= 1e-4:  # nan is not close to anything
-        ask = "Do two images in the last batch count as much as four in the others, and is dropout off?"
         near = abs(value - sum(per_batch) / 3) < 1e-4
         what = "the mean of three means" if near else "not the mean over the ten images in eval mode"
-        raise Wrong(f"You found {value:.4f}: {what}.", ask=ask)
+        ask = "Do two images in the last batch count as much as four in the others?"
+        raise Wrong(
+            f"You found {value:.4f}: {what}.", ask=ask if near else "What is divided by what? Is dropout off?"
+        )
     changed = same_model(model, before)
     if "model.training" in changed:
         raise Wrong("Afterwards the model is still in eval mode.", ask="In which mode was it before?")
@@ -61,7 +63,8 @@ def _expect_no_growth(answer, model: nn.Module) -> None:
     one, more = growth.peak[0], growth.peak[-1]
     if more > 1.5 * one:
         text = f"At its peak one batch takes {one:,} bytes, and four take {more:,}."
-        raise Wrong(text, ask="Who says that there will be no backward pass? What is kept until then?")
+        ask = "What of a batch is still there when the last one goes through: its graph, or its images?"
+        raise Wrong(text, ask=ask)
     with evaluating(model):
         enough = memory_of(model, batches[0][0], torch.no_grad)[1]
     if one > 1.1 * enough + 1000:

@@ -50,10 +50,11 @@ def _large_batches(model: nn.Module, batches: list, every: int) -> nn.Module:
 
 
 def _expect_steps(steps: int, wanted: int, where: str) -> None:
+    made = f"the optimizer made {steps} step{'s' * (steps != 1)}"
     if steps > wanted:
-        raise Wrong(f"{where} the optimizer made {steps} steps.", ask="How many images does one step see?")
+        raise Wrong(f"{where} {made}, and {wanted} are enough.", ask="How many images does one step see?")
     if steps < wanted:
-        text = f"{where} the optimizer made {steps} steps: the last images were gathered and never used."
+        text = f"{where} {made}: the last images were gathered and never used."
         raise Wrong(text, ask="What is there to do after the loop, if the last window is not full?")
 
 
@@ -206,6 +207,9 @@ def check_gradients(answer):
         "`zero_grad` has a parameter `set_to_none`. What is its default?",
     )
     for line, (said, real, ask) in enumerate(zip(value, found, asks, strict=True), 1):
+        if isinstance(said, str):
+            text = f"For line {line} you gave the text `{said!r}`; a number or `None` was asked for."
+            raise Wrong(text, ask="Does it say the same without quotes?")
         same = said is None if real is None else _is_number(said) and abs(said - real) < 1e-6
         if not same:
             raise Wrong(f"After line {line}, `weight.grad` is not {said!r}.", ask=ask)
@@ -282,7 +286,8 @@ def check_cycle_length(answer):
 def _judge_length(value: object, optimizer: _Counting, where: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         kind = type(value).__name__
-        raise Wrong(f"`total_steps` is a whole number, and `{value!r}` is a `{kind}`.", ask="Which division?")
+        text = f"`total_steps` has to be an `int`, and `{value!r}` is a `{kind}`: `OneCycleLR` refuses it."
+        raise Wrong(text, ask="Which division, or which conversion, gives an `int`?")
     if value < optimizer.steps:
         text = f"{where}: a cycle of {value} refuses to go on before the end."
         raise Wrong(text, ask="How many steps has one epoch, the last one of it too?")
@@ -291,8 +296,11 @@ def _judge_length(value: object, optimizer: _Counting, where: str) -> None:
         for _ in range(steps - 1):
             optimizer.step()
             scheduler.step()
-        text = f"{where}: with a cycle of {value} the rate ends at {scheduler.get_last_lr()[0]:.2g}."
-        raise Wrong(text, ask="When is `scheduler.step()` called: with each batch, or with each step?")
+        ends = scheduler.get_last_lr()[0]
+        text = f"{where}: with a cycle of {value} the rate ends at {ends:.2g}, and a whole cycle at 4e-07."
+        raise Wrong(
+            text, ask="What did you count besides: batches that make no step, or a window that is not there?"
+        )
 
 
 def _length_by_ceil(epochs, batches, every):
@@ -330,7 +338,7 @@ def _length_in_epochs(epochs, batches, every):
         Mistake(_length_in_batches, says="the rate ends at"),
         Mistake(_length_rounded_down, says="refuses to go on"),
         Mistake(_length_over_all, says="a cycle of 38 refuses"),
-        Mistake(_length_as_fraction, says="is a `float`"),
+        Mistake(_length_as_fraction, says="is a `float`: `OneCycleLR` refuses it"),
         Mistake(_length_in_epochs, says="a cycle of 3 refuses"),
     ],
     remember="A schedule per step counts optimizer steps, not batches.",

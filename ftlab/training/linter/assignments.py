@@ -3,25 +3,28 @@
 import ast
 from typing import TYPE_CHECKING
 
-from .roles import generates_parameters, last, made_here
+from .roles import generates_parameters, last, made_by, made_here
+from .tags import NOTHING
 
 if TYPE_CHECKING:
     from .paths import Path
 
-NOTHING: frozenset[str] = frozenset()
-
 
 def made(path: "Path", name: str, value: ast.expr) -> None:
     """Write down what was made under a name: an optimizer, a generator of parameters, a model with a softmax."""
-    word = last(value.func) if isinstance(value, ast.Call) else ""
     if generates_parameters(value):
         path.generators[name] = (ast.unparse(value), 0)
     if not isinstance(value, ast.Call):
         return
+    word = made_by(value)
     path.roles.made(name, word)  # one name may stand for several things, one after the other
+    if word == "state_dict" and "best" in name:
+        path.say("best is a live view", name=name, model=path.text(value.func.value))
+        return
     if path.roles.of(name) == "model":
         path.event("made", of=name)
-    _MADE.get(path.roles.of(name), _made_other)(path, name, value)
+    if path.roles.of(name) in _MADE:
+        _MADE[path.roles.of(name)](path, name, value)
 
 
 def _made_optimizer(path: "Path", name: str, value: ast.Call) -> None:
@@ -35,14 +38,13 @@ def _made_scheduler(path: "Path", name: str, value: ast.Call) -> None:
 
 def _made_model(path: "Path", name: str, value: ast.Call) -> None:
     """A model that ends in a softmax gives something else than logits."""
-    if last(value.func) == "Sequential" and value.args and isinstance(value.args[-1], ast.Call):
-        end = _ENDS.get(last(value.args[-1].func))
+    whole = last(value.func) == "Sequential" and value.args and isinstance(value.args[-1], ast.Call)
+    end = _ENDS.get(last(value.args[-1].func if whole else value.func))
+    if whole or end:
         path.tags[f"{name}()"] = path.tag(NOTHING, end) if end else frozenset({"raw"})
-
-
-def _made_other(path: "Path", name: str, value: ast.Call) -> None:
-    if last(value.func) == "state_dict" and "best" in name:
-        path.say("best is a live view", name=name, model=path.text(value.func.value))
+    elif known := path.source.ends.get(made_by(value)):
+        path.tags[f"{name}()"] = frozenset(known)
+        path.where |= known
 
 
 _ENDS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
@@ -85,5 +87,23 @@ def environment(path: "Path", name: ast.expr, value: ast.expr) -> None:
         return
     if isinstance(value, ast.Constant) and not isinstance(value.value, str):
         path.say("CUDA_VISIBLE_DEVICES is no string")
-    if "cuda" in path.where:
-        path.say("CUDA_VISIBLE_DEVICES too late")
+    if "cuda" not in path.where:
+        path.where[f"set in {path.line}"] = path.line  # in time; in a loop it is there again
+    elif f"set in {path.line}" not in path.where:
+        path.say("CUDA_VISIBLE_DEVICES too late", given=path.where["cuda"])
+
+
+def started(path: "Path", node: ast.Call, word: str) -> None:
+    """Write down the first call that starts CUDA; `torch.device` and `device_count` do not."""
+    given = [*node.args, *(key.value for key in node.keywords)]
+    asked = ast.unparse(node.func).startswith("torch.cuda.") and word in _STARTS
+    named = any(isinstance(part, ast.Constant) and str(part.value).startswith("cuda") for part in given)
+    if asked or word == "cuda" or (named and word not in _ONLY_NAMES):
+        path.where.setdefault("cuda", path.line)
+
+
+# is_available counts the devices by the runtime, which starts the driver (device_count asks NVML first)
+_STARTS = {"is_available", "current_device", "set_device", "get_device_name", "get_device_properties",
+           "get_device_capability", "is_bf16_supported", "mem_get_info", "synchronize", "init",
+           "current_stream", "Stream", "Event"}  # fmt: skip
+_ONLY_NAMES = {"device", "autocast", "GradScaler", "startswith", "print"}

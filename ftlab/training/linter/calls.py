@@ -5,22 +5,21 @@ from typing import TYPE_CHECKING
 
 from . import assignments
 from .roles import LOSSES, last, made_here, operand
+from .tags import NOTHING, Tags, after_function, after_method
 
 if TYPE_CHECKING:
     from .paths import Path
 
-Tags = frozenset[str]
-NOTHING: Tags = frozenset()
 METHODS = ("zero_grad", "backward", "step", "train", "eval", "update")
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_", "clip_grad_norm", "clip_gradients", "dispatch_clip_grad")
 _HARMLESS = {"toggle_optimizer", "untoggle_optimizer", "print", "len", "id", "type", "prepare", "isinstance",
              "append", "dict", "getattr", "hasattr", "list", "deepcopy",  "str"}  # fmt: skip
-_SUMS = {"sum", "min", "max", "round", "abs", "sorted", "list", "tuple"}  # Python's own: numbers stay numbers
-_COUNTS = {"len", "int", "bool", "str", "range", "id", "type", "isinstance", "print"}
 
 
 def call(path: "Path", node: ast.Call) -> Tags:
     """Go through a call: what it is called on, its arguments, then itself."""
+    if isinstance(bound := path.meaning.get(path.text(node.func)), ast.Attribute) and bound.attr in _BOUND:
+        node = ast.copy_location(ast.Call(bound, node.args, node.keywords), node)  # `squeeze = outputs.squeeze`
     word = last(node.func)
     owner = node.func.value if isinstance(node.func, ast.Attribute) else None
     inner = path.value(owner)
@@ -29,6 +28,7 @@ def call(path: "Path", node: ast.Call) -> Tags:
         path.use(part.value if isinstance(part, ast.Starred) else part)
     if _is_local(path, node, owner, word):
         return _inline(path, node, path.functions[word], owner)
+    assignments.started(path, node, word)
     if word in _CALLS and (owner is not None or word in _WITHOUT_OWNER):
         found = _CALLS[word](path, node, owner, inner, given)
         if found is not None:
@@ -79,10 +79,9 @@ def _by_role(path: "Path", node: ast.Call, word: str, inner: Tags, given: list[T
     if name == "self" or _is_module(path, node, role):
         return _forward(path, node, given)
     _opaque(path, node, word)
-    if not isinstance(node.func, ast.Attribute) and word in _SUMS | _COUNTS:
-        return frozenset().union(*given) if word in _SUMS else NOTHING
-    # a function may be a module with parameters of its own, behind which there is a graph again
-    return (inner - {"number"}) | (frozenset().union(*given) - {"number", "no grad", "detached"})
+    if isinstance(node.func, ast.Attribute) and not name.startswith(("torch.", "F.")):
+        return after_method(word, inner, given)
+    return after_function(node, word, given)
 
 
 def _opaque(path: "Path", node: ast.Call, word: str) -> None:
@@ -110,9 +109,13 @@ def _is_module(path: "Path", node: ast.Call, role: str) -> bool:
 def _forward(path: "Path", node: ast.Call, given: list[Tags]) -> Tags:
     name = path.text(node.func)
     path.event("forward", of=name)
-    cut = not path.grad
     tags = frozenset({"output", *path.tags.get(f"{name}()", ())})
-    return path.tag(tags, "no grad") if cut else tags
+    if path.grad:
+        return tags
+    modes = [event.kind for event in path.events if event.kind in ("train", "eval") and event.of == name]
+    if modes[-1:] == ["eval"] and "no grad" in path.where:  # a teacher beside the model that shall learn
+        return tags | {"no grad"}
+    return path.tag(tags, "no grad")
 
 
 def _loss(path: "Path", node: ast.Call, function: str, given: list[Tags]) -> Tags:
@@ -123,8 +126,9 @@ def _loss(path: "Path", node: ast.Call, function: str, given: list[Tags]) -> Tag
             path.say(found, path.where.get(kind))
     if function == "cross_entropy" and "integers" in target:
         path.say("one_hot as integers", path.where.get("integers"))
-    if "squeezed" in first:
-        path.say("squeeze without a dimension", path.where.get("squeezed"), name=ast.unparse(node.args[0]))
+    if "squeezed" in first - target:  # where both have lost it, they fit together
+        line = path.where["squeezed"]
+        path.say("squeeze without a dimension", line, name=path.source.squeezed[line])
     judged(path, first)
     cut = {tag for tag in ("detached", "no grad", "number") if tag in first and "output" in first}
     return frozenset({"loss", *cut} if path.grad else {"loss", "no grad", *cut})
@@ -299,9 +303,13 @@ def _detach(path, node, owner, inner, given) -> Tags:
 
 
 def _squeeze(path, node, owner, inner, given) -> Tags:
-    source = inner if inner else (given[0] if given else NOTHING)
-    bare = not node.args and not node.keywords if inner else len(node.args) == 1 and not node.keywords
-    return path.tag(source, "squeezed") if bare and "output" in source else source
+    parts, tags = [*node.args, *(key.value for key in node.keywords)], given
+    if owner is not None and path.text(owner) != "torch":
+        parts, tags = [owner, *parts], [inner, *tags]
+    if len(parts) != 1:  # a dimension is named
+        return tags[0] if tags else NOTHING
+    path.source.squeezed[path.line] = operand(parts[0])
+    return path.tag(tags[0], "squeezed")
 
 
 def _softmax(path, node, owner, inner, given) -> Tags:
@@ -325,8 +333,6 @@ def _to(path, node, owner, inner, given) -> Tags:
     text = ast.unparse(node)
     if path.roles.of(name) == "model":
         assignments.moved(path, name)
-    if "cuda" in text:
-        path.where.setdefault("cuda", path.line)
     return inner - {"integers"} if "float" in text or "double" in text or "half" in text else inner
 
 
@@ -369,6 +375,7 @@ _CALLS = {
     "argmax": _places, "argsort": _places, "eq": _places, "max": _max,
     "resize_": _resize, "sub_": _parameter_write, "add_": _parameter_write, "zero_": _parameter_write,
 } | dict.fromkeys(_CLIPS, _clip)  # fmt: skip
+_BOUND = {*_CALLS, "forward"}
 _WITHOUT_OWNER = {
     "float",
     "squeeze",

@@ -9,9 +9,8 @@ from .events import Event
 from .roles import last, operand
 from .slips import Slip, slip
 from .source import Source
+from .tags import CUT, LIVE, together
 
-_CUT = frozenset({"number", "detached", "no grad"})  # what has no way back to the parameters
-_LIVE = frozenset({"output", "loss"})
 LONGEST = 5_000  # statements on one way; on all of them together four times as many
 
 
@@ -225,7 +224,7 @@ class Path:
         if any(isinstance(part, ast.Attribute) and part.attr == "grad" for part in ast.walk(value)):
             self.event("step", of="by hand")
         before = self.tags.get(name, frozenset())
-        graph = tags & _LIVE and not tags & _CUT and self.grad
+        graph = tags & LIVE and not tags & CUT and self.grad
         if isinstance(op, ast.Add) and graph and "loss" not in before and self.loops:
             total = f"{name} = {mean}" if mean else f"{name} += {operand(value)}.item()"
             self.sums.setdefault(name, self.made("total keeps graphs", total=total))
@@ -279,24 +278,34 @@ class Path:
             return self._attribute(node)
         if isinstance(node, ast.BinOp):
             return self._mix(self.value(node.left), self.value(node.right), node.op)
-        parts = [self.value(part) for part in ast.iter_child_nodes(node)]
-        return frozenset().union(*parts)
+        return self._several(node)
+
+    def _several(self, node: ast.AST) -> frozenset[str]:
+        inside = [part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.expr_context)]
+        parts = [self.value(part) for part in inside]
+        if isinstance(node, ast.IfExp):
+            return together(parts[1:])
+        if isinstance(node, ast.Dict):
+            return together(parts[-len(node.values) :])
+        return together(parts) if isinstance(node, ast.Tuple | ast.List) else frozenset().union(*parts)
 
     def _attribute(self, node: ast.Attribute) -> frozenset[str]:
         name = self.text(node)
         if name in self.tags:
             return self.tags[name]
         tags = self.value(node.value)
-        if node.attr == "data" and tags & _LIVE:
+        if node.attr == "data" and tags & LIVE:
             return self.tag(tags, "detached")
         return frozenset() if node.attr in ("shape", "device", "dtype", "grad") else tags
 
     def _mix(self, one: frozenset[str], other: frozenset[str], op: ast.operator) -> frozenset[str]:
         """Return what is known of a sum or a product: it has a way back if one of its parts has one."""
-        live = [tags for tags in (one, other) if tags & _LIVE]
-        cut = {tag for tag in _CUT if live and all(tag in tags for tags in live)}
+        live = [tags for tags in (one, other) if tags & LIVE]
+        if isinstance(op, ast.MatMult):
+            live = [one, other]  # the other one may be a parameter
+        cut = {tag for tag in CUT if live and all(tag in tags for tags in live)}
         divided = {"divided"} if isinstance(op, ast.Div | ast.Mult) and live else set()
-        return frozenset(((one | other) - _CUT - {"softmax", "log_softmax", "sigmoid"}) | cut | divided)
+        return frozenset(((one | other) - CUT - {"softmax", "log_softmax", "sigmoid"}) | cut | divided)
 
     def tag(self, tags: frozenset[str], *more: str) -> frozenset[str]:
         """Return the tags with more, and remember the line."""

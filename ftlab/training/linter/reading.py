@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from .ends import ends
 from .events import Event
 from .order import order_slips
 from .paths import Path
@@ -40,6 +41,7 @@ def read(source: str, objects: dict[str, Any] | None = None) -> list[Slip]:
     except (SyntaxError, ValueError, RecursionError) as error:
         return [slip("syntax error", getattr(error, "lineno", None), given=getattr(error, "msg", str(error)))]
     whole = Source(tree, objects)
+    whole.ends = ends(whole)
     found: list[Slip] = []
     for statements, function in whole.units():
         found += _on_every_way(list(ways(whole, statements, function)))

@@ -96,7 +96,7 @@ class LoopReport:
             _line(number, text, by_line.get(number, []))
             for number, text in enumerate(self.source.splitlines(), 1)
         ]
-        return f'<pre style="line-height: 1.35">{chr(10).join(lines)}</pre>'
+        return f'<pre style="line-height: 1.35; word-break: normal">{chr(10).join(lines)}</pre>'
 
 
 def _narrow(text: str) -> str:
@@ -110,5 +110,6 @@ def _line(number: int, text: str, kinds: list[str]) -> str:
         return f"  {number:3}  {escape(text)}"
     return (
         '<mark style="background: none; color: inherit; box-shadow: -4px 0 #d55e00">'
-        f"&gt; {number:3}  {escape(text)}</mark>   <b>← {escape(', '.join(kinds))}</b>"
+        f"&gt; {number:3}  {escape(text)}</mark>   "
+        f'<b style="display: inline-block">← {escape(", ".join(kinds))}</b>'  # goes to the next line as a whole
     )

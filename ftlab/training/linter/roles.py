@@ -56,18 +56,21 @@ class Roles:
         self.known: dict[str, str] = {}
         self.losses: dict[str, str] = {}  # the name of a criterion: the function that it is
         for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-                for target in node.targets:
-                    self.made(ast.unparse(target), last(node.value.func))
             if isinstance(node, ast.ClassDef) and any(
                 last(base) in ("Module", "Sequential") for base in node.bases
             ):
-                _ = self.known.setdefault(node.name, "model class")
+                self.known[node.name] = "model class"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+                for target in node.targets:
+                    self.made(ast.unparse(target), made_by(node.value))
         for name, thing in (objects or {}).items():
             self._is(name, thing)
 
     def made(self, name: str, by: str) -> None:
         """Learn that a name is made by a class or function called `by`."""
+        if self.known.get(by) == "model class":
+            self.known[name] = "model"
         for role, classes in _CLASSES.items():
             if by in classes:
                 self.known[name] = role
@@ -120,6 +123,21 @@ def last(node: ast.AST) -> str:
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def made_by(value: ast.Call) -> str:
+    """Return what something is made by: `Net` of `Net(10).to(device)`.
+
+    Example:
+        >>> made_by(ast.parse("Net(10).to(device)", mode="eval").body)
+        'Net'
+    """
+    function = value.func
+    moved = isinstance(function, ast.Attribute) and function.attr in _SAME_AGAIN
+    return made_by(function.value) if moved and isinstance(function.value, ast.Call) else last(function)
+
+
+_SAME_AGAIN = ("to", "cuda", "cpu", "train", "eval", "requires_grad_", "float", "half", "double")
 
 
 def operand(node: ast.expr) -> str:

@@ -150,7 +150,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     # loss and targets
     "softmax before cross_entropy": (
         "cross_entropy takes logits and does the softmax itself: done twice, the loss cannot get near 0",
-        "{loss} = F.cross_entropy(logits, targets)",
+        "{loss} = F.cross_entropy(logits, targets)  # the logits: without a softmax",
     ),
     "log_softmax before cross_entropy": (
         "cross_entropy does it itself; log_softmax twice is log_softmax, so this is harmless and not needed",
@@ -158,7 +158,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     "sigmoid before with_logits": (
         "binary_cross_entropy_with_logits does the sigmoid itself: done twice, the scores lie in 0.5 to 0.73",
-        "{loss} = F.binary_cross_entropy_with_logits(logits, targets)",
+        "{loss} = F.binary_cross_entropy_with_logits(logits, targets)  # the logits: without a sigmoid",
     ),
     "nll_loss of logits": (
         "nll_loss takes logarithms of probabilities; with logits the loss can fall without end",
@@ -255,7 +255,8 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     # the machine
     "CUDA_VISIBLE_DEVICES too late": (
-        "CUDA reads the variable once, when it starts: afterwards it is ignored, without a word",
+        "CUDA reads the variable once, when it starts, which is in line {given}: afterwards it is ignored, "
+        "without a word",
         "os.environ['CUDA_VISIBLE_DEVICES'] = '0'  # before importing torch",
     ),
     "CUDA_VISIBLE_DEVICES is no string": (

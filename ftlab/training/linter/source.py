@@ -20,6 +20,8 @@ class Source:
         functions: By name; of two with one name the last.
         methods: The names of those that are methods.
         alive: The names of those in which something of a training happens.
+        ends: From the name of a model's class to what is done at the end of its forward, and in which line.
+        squeezed: From a line to what is squeezed there with no dimension named; filled on the way through.
         generators: From `self.name` to the generator of parameters that an object keeps there, and how often the
             method that makes it has used it already.
 
@@ -39,6 +41,8 @@ class Source:
         classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         self.methods = {node.name for one in classes for node in one.body if isinstance(node, FUNCTIONS)}
         self.alive = self._alive()
+        self.squeezed: dict[int, str] = {}
+        self.ends: dict[str, dict[str, int]] = {}
         self.generators = {name: found for one in classes for name, found in _kept_generators(one)}
 
     def _alive(self) -> set[str]:
@@ -54,7 +58,7 @@ class Source:
     def matters(self, node: ast.AST) -> bool:
         """Say whether something of a training happens in there."""
         words = _called(node)
-        return bool(words & self.alive) or self._trains(words)
+        return bool(words & (self.alive | _TELLING)) or self._trains(words)
 
     def units(self) -> Iterator[tuple[list[ast.stmt], Any]]:
         """Yield what runs by itself: the source, and each function that nothing in the source calls."""
@@ -66,10 +70,14 @@ class Source:
             for node in calls
             if isinstance(node, ast.Attribute) and self.roles.of(ast.unparse(node.value)) != "model"
         }  # `model.train()` is no call of a function, or of a method, that is called `train` here
-        outer = [node for node in _outer(self.tree) if node.name in self.alive]
+        mine = self.alive - _closures(self.tree)  # a closure runs in the step that it is handed to
+        outer = [node for node in _outer(self.tree) if node.name in mine]
         outer += [node for node in _returned(outer) if node.name in self.alive - used]
         for function in [node for node in outer if node.name not in used] or outer:
             yield function.body, function
+
+
+_TELLING = {"softmax", "log_softmax", "sigmoid", "squeeze"}  # one way with it, and another without
 
 
 def _kept_generators(class_: ast.ClassDef) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -85,12 +93,19 @@ def _kept_generators(class_: ast.ClassDef) -> Iterator[tuple[str, tuple[str, int
 
 
 def _called(node: ast.AST) -> set[str]:
-    """Return the last words of all that is called, or handed over, in there."""
+    """Return all that is called in there, with its last word, and what is handed over."""
     calls = [part for part in ast.walk(node) if isinstance(part, ast.Call)]
-    words = {last(call.func) for call in calls}
+    words = {last(call.func) for call in calls} | {ast.unparse(call.func) for call in calls}
     return (
         words | {arg.id for call in calls for arg in call.args if isinstance(arg, ast.Name)} if calls else words
     )
+
+
+def _closures(tree: ast.AST) -> set[str]:
+    """Return the names of the functions that are handed to a step, which calls them."""
+    steps = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and last(node.func) == "step"]
+    given = [part for node in steps for part in [*node.args, *(key.value for key in node.keywords)]]
+    return {last(part) for part in given if isinstance(part, ast.Name | ast.Attribute)}
 
 
 def _returned(functions: list[Any]) -> Iterator[Any]:
