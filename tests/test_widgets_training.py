@@ -171,7 +171,7 @@ def test_the_twin_has_the_words_the_numbers_and_the_code(panel):
     panel.run.click()
     html = panel.to_html()
     assert "no zero_grad" in html
-    assert "<th>gradient norm</th>" in html
+    assert ">gradient norm</th>" in html
     assert "loss.backward()" in html
     assert "[Picture: this loop: losses" in html
 
