@@ -446,6 +446,22 @@ def test_strategies_without_a_common_seed_are_not_subtracted():
         (PAIRED + other).difference("a", "d", "case")
 
 
+def test_strategies_without_a_common_seed_stand_in_one_table_and_cannot_be_told_apart():
+    runs = [Run("d", "case", seed, 9, 0.1, seconds=1.0, memory=1, trained=1) for seed in (8, 9)]
+    both = PAIRED + Comparison(runs)
+    assert both.level_with_best("case") == ["a", "c", "d"]
+    assert "10.0 ± 0.0 *" in repr(both)
+    assert both.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_nothing_is_marked_where_a_stop_left_one_strategy_with_a_single_seed():
+    stopped = made_up(a=[0.4, 0.3], b=[0.5])
+    assert "40.0" not in repr(stopped)
+    assert "35.0 ± 7.1" in repr(stopped)
+    assert "*" not in repr(stopped)
+    assert "*" in repr(made_up(a=[0.4, 0.3], b=[0.5, 0.4]))
+
+
 def test_it_can_be_saved_and_read_again(tmp_path):
     PAIRED.save(tmp_path / "found.json")
     again = Comparison.load(tmp_path / "found.json")
