@@ -50,9 +50,9 @@ def test_a_slider_is_moved_by_the_keyboard_and_a_result_appears(notebook):
     nb.run_cell("# short")  # the kernel is free meanwhile
     expect(line).to_contain_text("training, about")
     images.press("ArrowLeft")
-    expect(line).to_contain_text("12 images, the last 2 blocks")
+    expect(line).to_contain_text("12 images, layer4.0 and later")
     expect(line).to_contain_text("3 results to compare")
-    expect(panel.get_by_role("table")).to_contain_text("the last 2 blocks")
+    expect(panel.get_by_role("table")).to_contain_text("layer4.0 and later")
     assert panel.get_by_role("table").get_by_role("row").count() == 1 + 3  # the one that was stopped left none
 
     # live off: a move does nothing, the button does
@@ -60,7 +60,7 @@ def test_a_slider_is_moved_by_the_keyboard_and_a_result_appears(notebook):
     live.press("Space")
     expect(live).not_to_be_checked()
     images.press("End")
-    expect(line).to_contain_text("60 images, the last 2 blocks at 0.003, body at 0.0003: not trained yet")
+    expect(line).to_contain_text("60 images, layer4.0 and later at 0.003, body at 0.0003: not trained yet")
     panel.get_by_role("button", name="Train").press("Enter")
     expect(line).to_contain_text("4 results to compare")
     nb.screenshot("strategy-live", of=panel)

@@ -32,7 +32,8 @@ def test_a_prediction_may_be_handed_over_itself():
 def test_a_prediction_of_another_kind_is_told_so():
     is_wrong(strategy.body_passes, 2000, "Three numbers were asked for")
     is_wrong(strategy.gap_by_mode, "stored statistics", "Not a pair")
-    is_wrong(strategy.gap_by_mode, ("statistics", "hold"), "is not among the choices")
+    is_wrong(strategy.gap_by_mode, ("statistics", "hold"), "`statistics` is not among the causes")
+    is_wrong(strategy.gap_by_mode, ("stored statistics", "hold"), "`hold` is not among the repairs")
     is_wrong(strategy.may_be_stored, "random crop", "is of type `str`")
     is_wrong(strategy.may_be_stored, {"rnadom crop"}, "`rnadom crop`: no such name is in the task")
 

@@ -3,15 +3,16 @@
 import copy
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet, small_mobilenet, small_vit
 from ftlab.strategy import Case, Comparison, DepthTrials, Run, Strategy, compare, draw, hold_out, measured, usual
-from ftlab.strategy.drawing import shares
+from ftlab.strategy.drawing import shares, targets_of
 
 
 class Colours(Dataset):
@@ -61,10 +62,18 @@ def compared(model):
         ({"rates": {"head": 1e-3, "body": 1e-4}, "thaw": {"body": 1.0}}, "between 0 and 1"),
         ({"rates": {"head": 1e-3}, "thaw": {"head": 0.5}}, "every part is to thaw later"),
         ({"rates": {"head": 1e-3}, "norms": "eval"}, "norms is 'held' or 'moving', not 'eval'"),
+        ({"rates": {"head": "1e-3"}}, "a rate is above 0"),
+        ({"rates": {"head": float("inf")}}, "a rate is above 0"),
     ],
 )
 def test_a_strategy_that_makes_no_sense_is_refused(given, says):
     with pytest.raises(ValueError, match=says):
+        Strategy("mine", **given)
+
+
+@pytest.mark.parametrize("given", [{"rates": 1e-3}, {"rates": ["head"]}, {"rates": {"head": 1e-3}, "thaw": 0.5}])
+def test_rates_are_said_for_each_part(given):
+    with pytest.raises(TypeError, match="both are said for each part"):
         Strategy("mine", **given)
 
 
@@ -187,6 +196,44 @@ def test_a_draw_that_cannot_be_is_refused(images):
         Case(TRAIN, TEST, images)
 
 
+@pytest.mark.parametrize("images", [12.5, "all"])
+def test_a_number_of_images_is_a_whole_one(images):
+    with pytest.raises(TypeError, match=f"images is a whole number, not {images!r}"):
+        draw(TRAIN, images)
+    with pytest.raises(TypeError, match="images is a whole number"):
+        Case(TRAIN, TEST, images)
+    with pytest.raises(TypeError, match=r"epochs is a whole number, not 1\.5"):
+        Case(TRAIN, TEST, epochs=1.5)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+def test_class_numbers_may_be_an_array(kind):
+    same = Colours()
+    same.targets = kind(same.targets)
+    assert draw(same, 9).indices == draw(TRAIN, 9).indices
+    assert hold_out(same, 9)[1].targets == [0] * 3 + [1] * 3 + [2] * 3
+
+
+def test_a_part_of_a_dataset_has_its_classes(model):
+    half = Subset(TRAIN, range(0, 27, 2))
+    assert targets_of(Subset(half, [0, 13])) == [0, 2]
+    assert draw(half, 6).dataset is half
+    found = compare(
+        [HEAD], {"half": Case(half, Subset(TEST, range(3)), 6, epochs=1)}, [0], model=model, progress=False
+    )
+    assert found.runs[0].images == 6
+    assert DepthTrials(model, half, TEST).run(1, 6, epochs=1).images == 6
+
+
+def test_a_dataset_without_classes_is_told_what_it_needs(model):
+    plain = TensorDataset(torch.zeros(4, 3, 8, 8), torch.zeros(4))
+    with pytest.raises(TypeError, match=r"this TensorDataset has no `classes`.* set `dataset\.classes = "):
+        Case(plain, TEST)
+    plain.classes = TRAIN.classes
+    with pytest.raises(TypeError, match="this TensorDataset has no `targets`"):
+        DepthTrials(model, plain, TEST)
+
+
 def test_what_is_held_out_is_not_trained_on():
     rest, held = hold_out(TRAIN, 9)
     assert set(rest.indices) | set(held.indices) == set(range(27))
@@ -295,6 +342,12 @@ def test_a_rate_that_runs_away_is_noted_and_the_others_go_on(model):
         ([HEAD, HEAD], CASES, 1, ValueError, "two strategies are called 'head'"),
         ([HEAD], CASES, 0, ValueError, "seeds are one or more"),
         ([HEAD], CASES, [1, 1], ValueError, "seeds are one or more different"),
+        ([HEAD], CASES, -1, ValueError, "seeds are one or more different"),
+        ([HEAD], CASES, 2.5, TypeError, "seeds is a whole number, not 2.5"),
+        ([HEAD], CASES, [0.5], TypeError, "a seed is a whole number, not 0.5"),
+        ([HEAD], CASES, "01", TypeError, "seeds is a whole number, not '01'"),
+        ([HEAD], [Case(TRAIN, TEST)], 1, TypeError, "data is a dictionary.* found a list"),
+        ([HEAD], Case(TRAIN, TEST), 1, TypeError, "data is a dictionary.* found a Case"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(model, strategies, cases, seeds, error, says):
@@ -391,6 +444,22 @@ def test_strategies_without_a_common_seed_are_not_subtracted():
     other = Comparison([Run("d", "case", 9, 9, 0.5, seconds=1.0, memory=1, trained=1)])
     with pytest.raises(ValueError, match="no seed in common"):
         (PAIRED + other).difference("a", "d", "case")
+
+
+def test_strategies_without_a_common_seed_stand_in_one_table_and_cannot_be_told_apart():
+    runs = [Run("d", "case", seed, 9, 0.1, seconds=1.0, memory=1, trained=1) for seed in (8, 9)]
+    both = PAIRED + Comparison(runs)
+    assert both.level_with_best("case") == ["a", "c", "d"]
+    assert "10.0 ± 0.0 *" in repr(both)
+    assert both.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_nothing_is_marked_where_a_stop_left_one_strategy_with_a_single_seed():
+    stopped = made_up(a=[0.4, 0.3], b=[0.5])
+    assert "40.0" not in repr(stopped)
+    assert "35.0 ± 7.1" in repr(stopped)
+    assert "*" not in repr(stopped)
+    assert "*" in repr(made_up(a=[0.4, 0.3], b=[0.5, 0.4]))
 
 
 def test_it_can_be_saved_and_read_again(tmp_path):

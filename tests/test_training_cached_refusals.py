@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.ops import StochasticDepth
 from torchvision.transforms import v2
 
-from ftlab.training import cached, loader
+from ftlab.training import cached, fit, loader
 
 
 def pictures(count=6):
@@ -82,8 +82,32 @@ def test_views_keep_several_versions_of_each_image_one_for_each_epoch():
 def test_without_augmentation_all_views_are_the_same():
     found = quick(network(), views=2)
     assert torch.equal(*found.train.dataset.values)
-    with pytest.raises(ValueError, match="views must be at least 1, not 0"):
-        quick(network(), views=0)
+    for views in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"views must be at least 1, not {views!r}"):
+            quick(network(), views=views)
+
+
+def test_a_folder_is_none_of_fit():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=r"cache is True or False, not 'here'; training\.cached\(\.\.\., folder="):
+        fit(model, loader(pictures()), epochs=2, optimizer=optimizer, cache="here", progress=False)
+
+
+def test_the_validation_images_are_named_and_views_would_not_help_them():
+    shaken, model = loader(Changed(lambda image: image + torch.rand(1))), network()
+    with pytest.raises(ValueError, match=r"^val: the dataset draws random .* give val other transforms$"):
+        cached(model, loader(pictures()), shaken, views=3, progress=False)
+    with pytest.raises(
+        ValueError, match=r"^val: the loader has its own collate_fn, which may mix or change the images$"
+    ):
+        cached(model, loader(pictures()), DataLoader(pictures(), collate_fn=list), progress=False)
+
+
+@pytest.mark.parametrize("given", [None, nn.Linear, {}])
+def test_what_is_no_model_is_told_so(given):
+    with pytest.raises(TypeError, match="a model was expected"):
+        quick(given)
 
 
 PREFIXES = {
@@ -256,7 +280,8 @@ LOADERS = {
     "no numbered items": (lambda: DataLoader(Endless(), 2), "no numbered items"),
     "no batches": (lambda: DataLoader(pictures(), batch_size=None), "no numbered items, or .* no batches"),
     "its own collate": (lambda: DataLoader(pictures(), 2, collate_fn=list), "its own collate_fn"),
-    "no DataLoader": (lambda: [next(iter(loader(pictures())))], "a list makes its own batches"),
+    "no DataLoader": (lambda: [next(iter(loader(pictures())))], "a list is no plain DataLoader"),
+    "a dataset": (pictures, r"a TensorDataset is no plain DataLoader; training\.loader\(dataset\) makes one"),
     "three parts": (
         lambda: DataLoader(TensorDataset(*pictures().tensors, torch.ones(6)), 2),
         "not .image tensor, class number. but .'Tensor', 'Tensor', 'Tensor'.",

@@ -313,3 +313,11 @@ def test_what_the_head_learns_is_no_change():
         nn.functional.cross_entropy(found.model(activations), targets).backward()
         optimizer.step()
     assert len(list(found.train)) == 2
+
+
+def test_a_file_where_the_folder_should_be_is_said_before_anything_is_computed(tmp_path):
+    file, images = tmp_path / "activations", Pictures()
+    file.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="activations is a file; activations are kept in a folder"):
+        quick(file, images=images)
+    assert file.read_text() == "mine"

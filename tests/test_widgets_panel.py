@@ -329,6 +329,13 @@ def test_at_most_ten_messages_a_second():
     assert 2 <= len(messages) <= 10 * (time.monotonic() - start) + 3
 
 
+def test_what_is_counted_can_be_said():
+    job = Job(lambda job: job.tick(3, 3, unit="epochs", loss=0.5), name="unit")
+    job.start()
+    job.wait()
+    assert repr(job) == "unit: 3 of 3 epochs loss 0.5, done"
+
+
 def test_tick_raises_stopped_so_that_the_work_can_tidy_up():
     tidied = []
 

@@ -71,7 +71,7 @@ def test_the_code_makes_the_network_of_the_panel(model, rest, pool):
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     for one, other in zip(ours(IMAGES), theirs(IMAGES), strict=True):
         torch.testing.assert_close(one, other)
-    assert panel.network.value.count("<td>1 × 3</td>") == 2  # what is shown for the two heads
+    assert panel.network.value.count(">1 × 3</td>") == 2  # what is shown for the two heads
     assert ours(IMAGES[:1])[0].shape == (1, 3)
     assert f"the state_dict has {len(ours.state_dict())} names" in panel.network.value
 

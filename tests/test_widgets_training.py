@@ -199,7 +199,7 @@ def test_the_twin_has_the_words_the_numbers_and_the_code(panel):
     html = panel.to_html()
     assert "no zero_grad" in html
     assert ">gradient norm</th>" in html
-    assert html.count("<th>yours</th><th>right</th>") == 5
+    assert html.count('>yours</th><th style="text-align: right">right</th>') == 5
     assert "loss.backward()" in html
     assert "[Picture: this loop: losses" in html
 

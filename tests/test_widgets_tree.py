@@ -85,6 +85,14 @@ def test_the_twin_shows_the_rows_in_sight_with_states_as_words(tree):
         assert word in html
 
 
+def test_in_the_twin_names_stand_left_and_numbers_right(tree):
+    html = tree.to_html()
+    assert html.count("<t") == 1 + html.count("<tr>") + html.count(
+        '"text-align: '
+    )  # each cell says where it stands
+    assert html.count('"text-align: right"') == html.count("<tr>")  # the sizes, and what stands above them
+
+
 def test_the_twin_says_what_happened_and_otherwise_the_note():
     rows = [row("", note="3 norms held"), row("a", mark="moved", reason="gradient", note="3 norms move")]
     html = NetworkTree(rows).to_html()

@@ -5,6 +5,7 @@ model: what an answer has put on it, such as a hook or a method of its own, must
 """
 
 from collections.abc import Callable, Collection, Iterable
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,32 @@ def _equal(one: object, other: object) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     return one is other
+
+
+def as_positions(given: object, count: int, example: str = "[3, 17, 41]") -> list[int]:
+    """Return positions from 0 to `count` - 1 as whole numbers; NumPy's and torch's are taken as well.
+
+    Raises:
+        Wrong: It is something else.
+    """
+    ask = f"Is it like `{example}`?"
+    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
+        raise Wrong(f"Not a list of positions came back, but one of type `{type(given).__name__}`.", ask=ask)
+    found = list(given)
+    for one in found:
+        if isinstance(one, bool) or str(getattr(one, "dtype", "")).endswith("bool"):
+            ask = "Which function gives the places at which a list is `True`?"
+            raise Wrong("Not positions came back, but `True` and `False`.", ask=ask)
+        try:
+            place = index(one)
+        except TypeError:
+            kind = type(one).__name__
+            raise Wrong(
+                f"Not a list of positions came back: in it there is one of type `{kind}`.", ask=ask
+            ) from None
+        if not 0 <= place < count:
+            raise Wrong(f"There is no position {place}: they go from 0 to {count - 1}.", ask=ask)
+    return [index(one) for one in found]
 
 
 def below(model: nn.Module, *names: str) -> set[str]:

@@ -1,6 +1,6 @@
 """Strategies side by side: on the same images, over the same seeds, with what each of them took."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -9,7 +9,7 @@ from ftlab.random_state import keep_random_state
 
 from .comparison import Comparison
 from .declaring import Strategy
-from .drawing import Case
+from .drawing import Case, whole
 from .running import Model, Run, fresh, run
 
 
@@ -48,8 +48,9 @@ def compare(
             nothing in the model. It is said before anything is trained.
         TypeError: What should be a strategy or a case is something else.
     """
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    _check(strategies, data, seeds, model)
+    _check_kinds(strategies, data)
+    seeds = _seeds(seeds)
+    _check_names_and_parts(strategies, model)
     runs: list[Run] = []
     stopped = ""
     work = [(seed, group, strategy) for seed in seeds for group in _groups(data) for strategy in strategies]
@@ -78,17 +79,33 @@ def _in_order(runs: list[Run], strategies: Sequence[Strategy], data: Mapping[str
     return sorted(runs, key=lambda one: (names.index(one.strategy), cases.index(one.case), one.seed))
 
 
-def _check(strategies: Sequence[Strategy], data: Mapping[str, Case], seeds: list[int], model: Model) -> None:
-    """Refuse what could not be trained, before an hour of training."""
+def _check_kinds(strategies: Sequence[Strategy], data: Mapping[str, Case]) -> None:
     if isinstance(strategies, Strategy):
         raise TypeError(f"strategies is a list: compare([{strategies.name!r} ...], data)")
-    for given, kind in ((list(strategies), Strategy), (list(data.values()), Case)):
+    if not isinstance(data, Mapping):
+        kind = type(data).__name__
+        raise TypeError(f"data is a dictionary, {{'my images': Case(train, test)}}; found a {kind}")
+    for given, kind, make in (
+        (list(strategies), Strategy, "Strategy('head only', {'head': 3e-3})"),
+        (list(data.values()), Case, "Case(train, test)"),
+    ):
         if wrong := [one for one in given if not isinstance(one, kind)]:
-            raise TypeError(f"expected a {kind.__name__}, found a {type(wrong[0]).__name__}: {wrong[0]!r}")
+            found = type(wrong[0]).__name__
+            raise TypeError(f"expected a {kind.__name__}, found a {found}: {wrong[0]!r}; make one: {make}")
         if not given:
             raise ValueError(f"there is nothing to compare: no {kind.__name__} was given")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds are one or more different whole numbers, not {seeds}")
+
+
+def _seeds(given: int | Sequence[int]) -> list[int]:
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found = [whole("a seed", one) for one in given] if several else list(range(whole("seeds", given)))
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds are one or more different whole numbers, or how many; not {given!r}")
+    return found
+
+
+def _check_names_and_parts(strategies: Sequence[Strategy], model: Model) -> None:
+    """Refuse what could not be trained, before an hour of training."""
     names = [one.name for one in strategies]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two strategies are called {twice.pop()!r}; each needs a name of its own")

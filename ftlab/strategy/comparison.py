@@ -77,15 +77,21 @@ class Comparison(Tabled):
         return max(self.strategies, key=lambda one: _or_lowest(self.mean(one, case)))
 
     def level_with_best(self, case: str) -> list[str]:
-        """Return the strategies that are not clearly worse than the best, which is among them."""
+        """Return the strategies that are not clearly worse than the best, which is among them.
+
+        One that has no seed in common with the best cannot be told from it.
+        """
         best = self.best(case)
         others = [one for one in self.strategies if one != best and self.of(one, case)]
-        return [best, *(one for one in others if not self.difference(best, one, case).clear)]
+        return [best, *(one for one in others if not self._paired(best, one, case).clear)]
 
     def is_marked(self, strategy: str, case: str) -> bool:
-        """Return whether tables mark it as level with the best: never with one seed, which tells nothing."""
-        others = len({one.strategy for one in self.runs if one.case == case}) > 1
-        return others and len(self.of(strategy, case)) > 1 and strategy in self.level_with_best(case)
+        """Return whether tables mark it as level with the best: never with one seed, which tells nothing.
+
+        Nor where one strategy has a single seed, as after a stop: its mean is that of other images.
+        """
+        many = [len(self.of(one, case)) for one in self.strategies if self.of(one, case)]
+        return len(many) > 1 and min(many) > 1 and strategy in self.level_with_best(case)
 
     def difference(self, one: str, other: str, case: str) -> Difference:
         """Return how much better `one` was than `other` on this case, paired by seed.
@@ -95,11 +101,15 @@ class Comparison(Tabled):
         Raises:
             ValueError: They have no seed in common.
         """
+        found = self._paired(one, other, case)
+        if not found.each:
+            raise ValueError(f"{one!r} and {other!r} have no seed in common on {case!r}")
+        return found
+
+    def _paired(self, one: str, other: str, case: str) -> Difference:
         first = {run.seed: run.accuracy for run in self.of(one, case)}
         second = {run.seed: run.accuracy for run in self.of(other, case)}
         shared = sorted(first.keys() & second.keys())
-        if not shared:
-            raise ValueError(f"{one!r} and {other!r} have no seed in common on {case!r}")
         return Difference(one, other, case, [first[seed] - second[seed] for seed in shared])
 
     def table(self) -> Table:

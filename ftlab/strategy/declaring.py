@@ -1,7 +1,9 @@
 """What a strategy is: which parts learn, at which rate, from when on, and what they start from."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -37,6 +39,7 @@ class Strategy:
 
     Raises:
         ValueError: A rate is not above 0, a share is not between 0 and 1, or nothing learns from the start.
+        TypeError: The rates are no dictionary.
 
     Example:
         >>> Strategy("two phases", {"head": 3e-3, "body": 3e-4}, thaw={"body": 0.5})
@@ -50,19 +53,22 @@ class Strategy:
     pretrained: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rates, Mapping) or not isinstance(self.thaw, Mapping):
+            given = f"rates={self.rates!r}, thaw={self.thaw!r}"
+            raise TypeError(f"strategy {self.name!r} has {given}; both are said for each part: {{'head': 1e-3}}")
         if not self.rates:
             raise ValueError(f"strategy {self.name!r} trains nothing: give it rates, such as {{'head': 1e-3}}")
-        wrong = {part: rate for part, rate in self.rates.items() if not rate > 0}
+        wrong = {part: rate for part, rate in self.rates.items() if not _is_between(rate, 0, math.inf)}
         if wrong:
             raise ValueError(
-                f"strategy {self.name!r} has the rates {wrong}; a rate is above 0, and a part that shall stay as "
-                "it is is left out"
+                f"strategy {self.name!r} has the rates {wrong}; a rate is above 0 (a finite number), "
+                "and a part that shall stay as it is is left out"
             )
         if self.norms not in ("held", "moving"):
             raise ValueError(f"norms is 'held' or 'moving', not {self.norms!r}")
         if unknown := set(self.thaw) - set(self.rates):
             raise ValueError(f"strategy {self.name!r} thaws {sorted(unknown)}, which has no rate")
-        if wrong := {part: share for part, share in self.thaw.items() if not 0 < share < 1}:
+        if wrong := {part: share for part, share in self.thaw.items() if not _is_between(share, 0, 1)}:
             raise ValueError(
                 f"strategy {self.name!r} thaws {wrong}; this is a share of the training, between 0 and 1"
             )
@@ -153,6 +159,10 @@ class Strategy:
         parts += ["norms moving"] if self.norms == "moving" and self.pretrained else []
         parts += [] if self.pretrained else ["from random numbers"]
         return f"{self.name}: {', '.join(parts)}"
+
+
+def _is_between(number: float, low: float, high: float) -> bool:
+    return isinstance(number, Real) and low < number < high
 
 
 def quiet(model: nn.Module) -> None:

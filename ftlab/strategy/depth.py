@@ -17,7 +17,7 @@ from ftlab.training import fit
 from ftlab.training.caching.images import places
 
 from .declaring import BODY, HEAD, Strategy
-from .drawing import draw
+from .drawing import classes_of, draw, refuse_other_classes, targets_of
 from .expecting import BACKWARD, STEP, TRAINING, Pace, Work
 from .kept import Kept
 from .running import BATCH, MEASURED, Model, Run, accuracy_on, batches, fresh, memory
@@ -35,7 +35,7 @@ class DepthTrials:
 
     Args:
         model: A name for `ftlab.pretrained.load`, or a classifier of your own; it gets a new head.
-        train: Items are (image tensor, class number), with `classes` and `targets`.
+        train: Items are (image tensor, class number), with `classes` and `targets`, or a `Subset` of that.
         test: The same, never trained on.
 
     Raises:
@@ -56,10 +56,11 @@ class DepthTrials:
     """
 
     def __init__(self, model: Model, train: Dataset, test: Dataset) -> None:
-        _same_classes(train, test)
+        refuse_other_classes(train, test)
         self.train, self.test = train, test
+        self.classes, self.targets = classes_of(train), targets_of(train)
         with keep_random_state():
-            self.model = fresh(model, True, len(train.classes))
+            self.model = fresh(model, True, len(self.classes))
         self.blocks = [label for label, _ in depths(self.model)]
         self.head = head_names(self.model)[-1]
         self._before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -77,7 +78,7 @@ class DepthTrials:
         Raises:
             ValueError: As for the class itself.
         """
-        _same_classes(self.train, test)
+        refuse_other_classes(self.train, test)
         self.kept.add(test)
         other = copy.copy(self)
         other.test = test
@@ -213,8 +214,3 @@ def _looks(epochs: int) -> list[int]:
         [1, 2, 4, 8]
     """
     return [2**power for power in range(epochs.bit_length()) if 2**power < epochs]
-
-
-def _same_classes(train: Dataset, test: Dataset) -> None:
-    if list(train.classes) != list(test.classes):
-        raise ValueError(f"the classes of train and test differ: {train.classes[:3]} and {test.classes[:3]}")

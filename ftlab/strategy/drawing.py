@@ -1,7 +1,9 @@
 """The data of a comparison: what is trained on, what is measured on, and how few images are drawn."""
 
 from dataclasses import dataclass
+from operator import index
 from random import Random
+from typing import Any
 
 from torch.utils.data import Dataset, Subset
 
@@ -11,13 +13,14 @@ class Case:
     """Data to compare strategies on: where the images come from, how many, and what is measured.
 
     Attributes:
-        train: Items are (image tensor, class number), with `classes` and `targets`.
+        train: Items are (image tensor, class number), with `classes` and `targets`, or a `Subset` of that.
         test: Images that are never trained on, of the same classes.
         images: How many of `train` are drawn, anew for each seed; None takes all.
         epochs: How often they are gone through. Few images want more epochs for the same number of steps.
 
     Raises:
         ValueError: The classes differ, or there are fewer images than classes or than were asked for.
+        TypeError: A dataset has no `classes` or no `targets`, or a count is no whole number.
     """
 
     train: Dataset
@@ -26,13 +29,11 @@ class Case:
     epochs: int = 10
 
     def __post_init__(self) -> None:
-        one, other = list(self.train.classes), list(self.test.classes)
-        if one != other:
-            raise ValueError(f"the classes of train and test differ: {one[:3]}, ... and {other[:3]}, ...")
-        if self.epochs < 1:
+        refuse_other_classes(self.train, self.test)
+        if whole("epochs", self.epochs) < 1:
             raise ValueError(f"epochs is 1 or more, not {self.epochs}")
         if self.images is not None:
-            shares(self.train.targets, self.images)
+            shares(targets_of(self.train), self.images)
 
     def drawn(self, seed: int) -> Dataset:
         """Return the images to train on with this seed."""
@@ -46,7 +47,7 @@ def draw(dataset: Dataset, images: int, seed: int = 0) -> Subset:
     seed other images are drawn, and with few images the accuracy differs by points. No random state is touched.
 
     Args:
-        dataset: Has `targets`.
+        dataset: Has `targets`, or is a `Subset` of one that has.
         images: How many, at least one of each class.
         seed: Another seed draws others. A larger draw with the same seed contains the smaller one.
 
@@ -59,10 +60,10 @@ def draw(dataset: Dataset, images: int, seed: int = 0) -> Subset:
         >>> few.dataset.classes[0], sum(few.dataset.targets[place] == 0 for place in few.indices)
         ('animal', 5)
     """
-    wanted = shares(dataset.targets, images)
+    targets = targets_of(dataset)
     places: list[int] = []
-    for target, count in wanted.items():
-        own = [place for place, one in enumerate(dataset.targets) if one == target]
+    for target, count in shares(targets, images).items():
+        own = [place for place, one in enumerate(targets) if one == target]
         Random(f"{seed} {target}").shuffle(own)
         places += own[:count]
     return Subset(dataset, sorted(places))
@@ -73,7 +74,8 @@ class Part(Subset):
 
     def __init__(self, dataset: Dataset, places: list[int]) -> None:
         super().__init__(dataset, places)
-        self.classes, self.targets = list(dataset.classes), [dataset.targets[place] for place in places]
+        targets = targets_of(dataset)
+        self.classes, self.targets = classes_of(dataset), [targets[place] for place in places]
 
     def __repr__(self) -> str:
         return f"{len(self):,} of {len(self.dataset):,} images, {len(self.classes)} classes"
@@ -86,7 +88,7 @@ def hold_out(dataset: Dataset, images: int, seed: int = 0) -> tuple[Part, Part]:
     Choose with these, and look at the test images once, at the end.
 
     Args:
-        dataset: Has `classes` and `targets`.
+        dataset: Has `classes` and `targets`, or is a `Subset` of one that has.
         images: How many are held out, the same number of each class as far as there are enough.
         seed: Another seed holds out others.
 
@@ -103,6 +105,7 @@ def hold_out(dataset: Dataset, images: int, seed: int = 0) -> tuple[Part, Part]:
 def shares(targets: list[int], images: int) -> dict[int, int]:
     """Return how many images of each class are drawn: one after the other until there are enough."""
     there = {target: targets.count(target) for target in sorted(set(targets))}
+    images = whole("images", images)
     if not len(there) <= images <= len(targets):
         raise ValueError(
             f"{images} images cannot be drawn: there are {len(targets)} of {len(there)} classes, and each class "
@@ -115,3 +118,58 @@ def shares(targets: list[int], images: int) -> dict[int, int]:
                 wanted[target] += 1
                 images -= 1
     return wanted
+
+
+def targets_of(dataset: Dataset) -> list[int]:
+    """Return the class number of each item; those of a `Subset` stand in the dataset that it is a part of.
+
+    Raises:
+        TypeError: There are none.
+    """
+    if isinstance(dataset, Subset) and not hasattr(dataset, "targets"):
+        targets = targets_of(dataset.dataset)
+        return [targets[place] for place in dataset.indices]
+    return [int(one) for one in _told(dataset, "targets")]
+
+
+def classes_of(dataset: Dataset) -> list[str]:
+    """Return the names of the classes; those of a `Subset` stand in the dataset that it is a part of.
+
+    Raises:
+        TypeError: There are none.
+    """
+    if isinstance(dataset, Subset) and not hasattr(dataset, "classes"):
+        return classes_of(dataset.dataset)
+    return list(_told(dataset, "classes"))
+
+
+def _told(dataset: Dataset, name: str) -> Any:
+    if getattr(dataset, name, None) is None:
+        raise TypeError(
+            f"this {type(dataset).__name__} has no `{name}`; a dataset needs `targets`, the class number of each "
+            f"item, and `classes`, the names of the classes: set `dataset.{name} = [...]`"
+        )
+    return getattr(dataset, name)
+
+
+def refuse_other_classes(train: Dataset, test: Dataset) -> None:
+    """Raise an error unless both datasets have the same classes.
+
+    Raises:
+        ValueError: They differ.
+    """
+    one, other = classes_of(train), classes_of(test)
+    if one != other:
+        raise ValueError(f"the classes of train and test differ: {one[:3]}, ... and {other[:3]}, ...")
+
+
+def whole(name: str, number: Any) -> int:
+    """Return a whole number, of whatever type.
+
+    Raises:
+        TypeError: It is another kind of number, or none.
+    """
+    try:
+        return index(number)
+    except TypeError:
+        raise TypeError(f"{name} is a whole number, not {number!r}") from None

@@ -17,7 +17,7 @@ from ftlab.surgery import replace_head
 from ftlab.training import evaluate, fit, loader
 
 from .declaring import Strategy
-from .drawing import Case
+from .drawing import Case, classes_of
 
 BATCH = 32  # images per step
 MEASURED = 64  # images per batch where nothing is trained
@@ -71,7 +71,7 @@ def train(
     """
     with keep_random_state(seed):
         start = time.process_time()
-        new = fresh(model, strategy.pretrained, len(_classes(images)))
+        new = fresh(model, strategy.pretrained, len(classes_of(images)))
         optimizer, before_epoch = strategy.apply(new, epochs)
         history = fit(
             new, batches(images), epochs=epochs, optimizer=optimizer, seed=seed,
@@ -152,10 +152,6 @@ def _reset(model: nn.Module) -> None:
             f"{left[0]!r} belongs to no layer that can give it new random numbers; hand over the name of the "
             "model instead of the model, and it is built anew"
         )
-
-
-def _classes(images: Dataset) -> list[str]:
-    return list(getattr(images, "classes", None) or images.dataset.classes)
 
 
 def batches(images: Dataset) -> DataLoader:

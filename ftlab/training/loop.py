@@ -92,6 +92,8 @@ def fit(
         2
     """
     _check(model, train, val, optimizer)
+    if not isinstance(cache, bool):
+        raise TypeError(f"cache is True or False, not {cache!r}; training.cached(..., folder=...) fills a folder")
     check_schedule(scheduler, scheduler_per, epochs=epochs, batches=len(train), accumulate=accumulate)
     per_epoch, per_step = (scheduler, None) if scheduler_per == "epoch" else (None, scheduler)
     options = {"clip": clip, "accumulate": accumulate, "precision": precision, "scheduler": per_step}

@@ -3,6 +3,7 @@
 import base64
 import io
 import traceback
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,37 @@ def error_html(error: BaseException, *, with_traceback: bool = True) -> str:
         lines = escape("".join(traceback.format_exception(error)))
         details = f"<details><summary>Where it happened</summary><pre>{lines}</pre></details>"
     return f'<div class="ftlab-error" role="alert">{line}{details}</div>'
+
+
+def table_html(
+    columns: str, rows: Iterable[Sequence[str]], headers: Sequence[str] = (), *, above: str = ""
+) -> str:
+    """Return a table of cells that are HTML already; each column stands where its letter says.
+
+    JupyterLab sends every cell of an output to the right, the names as well.
+
+    Args:
+        columns: "l" for left, where text stands, or "r" for right, where numbers stand; a letter per column.
+        rows: The cells.
+        headers: What stands above the columns.
+        above: A row of HTML above the headers, for titles of several columns.
+
+    Example:
+        >>> table_html("lr", [["<b>fc</b>", "42"]])
+        '<table><tr><td style="text-align: left"><b>fc</b></td><td style="text-align: right">42</td></tr></table>'
+    """
+    lines = [("th", headers)] if headers else []
+    lines += [("td", row) for row in rows]
+    return f"<table>{above}" + "".join(_row(columns, tag, cells) for tag, cells in lines) + "</table>"
+
+
+def _row(columns: str, tag: str, cells: Sequence[str]) -> str:
+    sides = {"l": "left", "r": "right"}
+    placed = [
+        f'<{tag} style="text-align: {sides[letter]}">{cell}</{tag}>'
+        for letter, cell in zip(columns, cells, strict=True)
+    ]
+    return f"<tr>{''.join(placed)}</tr>"
 
 
 def picture_html(figure: "Figure", alt: str, *, dpi: int = 100) -> str:

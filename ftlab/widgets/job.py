@@ -112,8 +112,14 @@ class Job:
         self.wait()
         self.view.close()
 
-    def tick(self, step: int, steps: int, **numbers: float) -> None:
+    def tick(self, step: float, steps: float, *, unit: str = "", **numbers: float) -> None:
         """Report that `step` of `steps` are done, with the numbers to show.
+
+        Args:
+            step: What is done.
+            steps: The whole.
+            unit: What is counted, if it is to be said.
+            numbers: What else to show, by name.
 
         Raises:
             Stopped: Stop was pressed. It ends the work; catch it only to tidy up, and raise it again.
@@ -121,7 +127,7 @@ class Job:
         if self._stop.is_set():
             raise Stopped
         shown = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        self._progress = f"{step} of {steps} {shown}".strip()
+        self._progress = " ".join(filter(None, (f"{step} of {steps}", unit, shown)))
         now = time.monotonic()
         if now - self._reported >= self.every or step >= steps:
             self._reported = now

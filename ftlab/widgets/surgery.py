@@ -9,7 +9,7 @@ from torch import nn
 from ftlab.surgery import Assembly, MultiHead, assemble, stages
 from ftlab.surgery.assembly import heads_of
 from ftlab.surgery.dry import on_meta
-from ftlab.widgets.html import escape
+from ftlab.widgets.html import escape, table_html
 from ftlab.widgets.panel import Panel
 
 _RESTS = [
@@ -178,19 +178,14 @@ def _short(number: int) -> str:
 
 
 def _table(rows: list[tuple[str, tuple[int, ...], int | None]], total: int) -> str:
-    lines = ["<tr><th>part</th><th>gives</th><th>parameters</th><th></th></tr>"]
+    lines = []
     for name, shape, size in rows:
         share = (size or 0) / total
         bar = f'<div class="ftlab-bar" aria-hidden="true"><div style="width: {share:.0%}"></div></div>'
         cells = [escape(name), " × ".join(map(str, shape)), "" if size is None else f"{size:,}"]
         cells.append("" if size is None else bar)
-        lines.append("<tr>" + "".join(map(_cell, cells)) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _cell(text: str) -> str:
-    number = text.replace(",", "").isdigit()
-    return f'<td style="text-align: right">{text}</td>' if number else f"<td>{text}</td>"
+        lines.append(cells)
+    return table_html("llrl", lines, ["part", "gives", "parameters", ""])
 
 
 def _note(network: MultiHead, total: int, every: int) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ftlab.given import expect
 from ftlab.training import LoopReport, check_loop
 from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, run_blocks
-from ftlab.widgets.html import escape
+from ftlab.widgets.html import escape, table_html
 from ftlab.widgets.panel import Panel, Picture
 
 LOOPS = {
@@ -206,16 +206,17 @@ def _words(report: LoopReport, missing: str) -> str:
 
 def _numbers(mine: LoopRun, right: LoopRun) -> str:
     """Return both runs as one table, batch by batch."""
-    heads = "".join(f'<th colspan="2" style="text-align: center">{title}</th>' for title in COLUMNS.values())
-    runs = "<th>yours</th><th>right</th>" * len(COLUMNS)
+    titles = "".join(f'<th colspan="2" style="text-align: center">{title}</th>' for title in COLUMNS.values())
+    headers = ["batch", *["yours", "right"] * len(COLUMNS)]
     rows = []
     for place in range(len(right.losses)):
-        cells = []
+        cells = [str(place + 1)]
         for name in COLUMNS:
             cells += [_cell(getattr(run, name), place, name) for run in (mine, right)]
-        rows.append(f"<tr><td>{place + 1}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        rows.append(cells)
     error = f'<p role="alert">⚠ {escape(mine.error)}</p>' if mine.error else ""
-    return f"<table><tr><th></th>{heads}</tr><tr><th>batch</th>{runs}</tr>{''.join(rows)}</table>{error}"
+    above = f"<tr><th></th>{titles}</tr>"
+    return table_html("r" * len(headers), rows, headers, above=above) + error
 
 
 def _cell(values: list, place: int, name: str) -> str:

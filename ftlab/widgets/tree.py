@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ftlab.widgets.html import escape
+from ftlab.widgets.html import escape, table_html
 
 _OPTIONAL = {"note": "", "mark": "", "reason": "", "bars": []}
 _STATES = {True: "trains", False: "frozen", None: "partly"}
@@ -95,10 +95,10 @@ class NetworkTree(anywidget.AnyWidget):
 
     def to_html(self) -> str:
         """Return the rows in sight as a table."""
-        lines = [_line(row) for row in self.shown]
-        bars = "".join(f"<th>{escape(bar['label'])}</th>" for bar in self.rows[0]["bars"]) if self.rows else ""
-        head = f"<tr><th>block</th><th>kind</th><th>parameters</th>{bars}<th>state</th><th></th></tr>"
-        return f"<table>{head}{''.join(lines)}</table>"
+        bars = [escape(bar["label"]) for bar in self.rows[0]["bars"]] if self.rows else []
+        sizes = bars or ["parameters"]  # the first bar is the size, said shorter
+        headers = ["block", "kind", *sizes, "state", ""]
+        return table_html("ll" + "r" * len(sizes) + "ll", map(_cells, self.shown), headers)
 
     def _find(self, path: str) -> dict[str, Any]:
         for row in self.rows:
@@ -130,10 +130,8 @@ def _linked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return linked
 
 
-def _line(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> list[str]:
     said = ": ".join(filter(None, (row["mark"], row["reason"]))) or row["note"]
     name = "&nbsp;" * 3 * row["depth"] + escape(row["name"])
-    bars = [bar["text"] for bar in row["bars"]]
-    texts = [row["kind"], row["size"], *bars, _STATES.get(row["state"], ""), said]
-    cells = [name, *map(escape, texts)]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    sizes = [bar["text"] for bar in row["bars"]] or [row["size"]]
+    return [name, *map(escape, [row["kind"], *sizes, _STATES.get(row["state"], ""), said])]

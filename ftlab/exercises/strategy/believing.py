@@ -27,15 +27,21 @@ def check_is_better(answer):
         ),
     }  # fmt: skip
     for case, (a, b, wanted) in tries.items():
-        if bool(answer(a, b)) != wanted:
+        if _verdict(answer(list(a), list(b))) != wanted:
             said = "clear" if not wanted else "not clear"
             ask = "What is the difference with each seed, and how much do these differences differ?"
             raise Wrong(f"You call it {said}: {case}.", ask=ask)
     _expect_nothing_from_one_seed(answer)
 
 
+def _verdict(given) -> bool:
+    if isinstance(given, str):
+        raise Wrong(f"The text `{given}` came back, not `True` or `False`.", ask="What does a comparison give?")
+    return bool(given)
+
+
 def _expect_nothing_from_one_seed(answer) -> None:
-    if answer([0.9], [0.5]):
+    if _verdict(answer([0.9], [0.5])):
         ask = "How large is the spread of one number?"
         raise Wrong("You call it clear with a single seed.", ask=ask)
 
@@ -78,6 +84,10 @@ def _either_way(a, b):
     return len(each) > 1 and abs(fmean(each)) > 2 * stdev(each) / math.sqrt(len(each))
 
 
+def _as_a_word(a, b):
+    return "yes" if _by_hand(a, b) else "no"
+
+
 def _one_seed_will_do(a, b):
     each = [one - other for one, other in zip(a, b, strict=True)]
     return fmean(each) > (2 * stdev(each) / math.sqrt(len(each)) if len(each) > 1 else 0)
@@ -98,6 +108,7 @@ def _one_seed_will_do(a, b):
         Mistake(_without_root, says="You call it not clear: a is better by 2 points with nine seeds"),
         Mistake(_either_way, says="You call it clear: a is 3 points worse"),
         Mistake(_one_seed_will_do, says="with a single seed"),
+        Mistake(_as_a_word, says="not `True` or `False`"),
     ],
     remember="Subtract seed by seed: the luck of the draw is in both, and goes away.",
 )
@@ -114,16 +125,19 @@ def is_better(a: list[float], b: list[float]) -> bool:
 
 
 def check_pick_and_report(answer):
-    """Which of four strategies is chosen, and which number is reported, on two sets of made up accuracies."""
+    """Which strategy is chosen, and which number is reported, on three sets of made up accuracies."""
     tries = [
         ({"a": 0.70, "b": 0.82, "c": 0.64, "d": 0.80}, {"a": 0.71, "b": 0.76, "c": 0.66, "d": 0.81}, "b"),
         ({"x": 0.91, "y": 0.90}, {"x": 0.86, "y": 0.95}, "x"),
+        ({"p": 0.60, "q": 0.70}, {"p": 0.80, "q": 0.75}, "q"),
     ]
     for val, test, wanted in tries:
         given = answer(dict(val), dict(test))
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise Wrong("Not a pair of a name and an accuracy came back.", ask='Is it like `("a", 0.7)`?')
         name, accuracy = given
+        if name not in val:
+            raise Wrong(f"`{name}` is not the name of a strategy.", ask='Is it like `("a", 0.7)`?')
         if name == max(test, key=test.get) != wanted:
             text = f"Your choice, `{name}`, is the best on the test images: they had a say in it."
             raise Wrong(text, ask="Which images may be looked at before the choice is made?")
@@ -166,6 +180,16 @@ def _best_of_all_tests(val, test):
     return max(val, key=val.get), max(test.values())
 
 
+def _lower_of_both(val, test):
+    name = max(val, key=val.get)
+    return name, min(val[name], test[name])
+
+
+def _accuracy_first(val, test):
+    name = max(val, key=val.get)
+    return test[name], name
+
+
 def _largest_name(val, test):
     name = min(val, key=val.get)
     return name, test[name]
@@ -185,6 +209,8 @@ def _largest_name(val, test):
         Mistake(_mean_of_both, says="they had a say in it"),
         Mistake(_best_of_all_tests, says="is another one"),
         Mistake(_largest_name, says="not the best on validation"),
+        Mistake(_lower_of_both, says="the number by which"),
+        Mistake(_accuracy_first, says="not the name of a strategy"),
     ],
     remember="Choose on validation, report on test, once.",
 )
@@ -216,6 +242,8 @@ def _raise_not_on_curve(found: float, errors: list[float], count: int) -> None:
         text += " An error below 0 is better than all right."
     factor = errors[1] / errors[0]
     ask = f"From 20 to 40 images the error is multiplied with {factor:.2f}, from 40 to 80 as well. And then?"
+    if count == 1000:  # 320, which is one doubling, was right
+        ask = "How many doublings is it from 160 to 1000, if they need not be a whole number?"
     raise Wrong(text, ask=ask)
 
 
@@ -240,6 +268,13 @@ def _the_last_one(images, errors, count):
     return errors[-1]
 
 
+def _whole_doublings(images, errors, count):
+    error, reached = errors[-1], images[-1]
+    while reached < count:
+        error, reached = error * errors[1] / errors[0], 2 * reached
+    return error
+
+
 def _like_one_over_n(images, errors, count):
     return errors[-1] * images[-1] / count
 
@@ -260,6 +295,7 @@ def _straight_in_the_logarithm(images, errors, count):
     mistakes=[
         Mistake(_straight_on, says="you expect"),
         Mistake(_the_last_one, says="you expect"),
+        Mistake(_whole_doublings, says="at 1000"),
         Mistake(_like_one_over_n, says="you expect"),
         Mistake(_straight_in_the_logarithm, says="you expect"),
     ],

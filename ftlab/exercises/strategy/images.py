@@ -5,6 +5,7 @@ from collections import Counter
 
 import torch
 
+from ftlab.exercises.behaviour import as_positions
 from ftlab.exercises.core import Mistake, Wrong, exercise
 
 
@@ -12,10 +13,10 @@ def check_draw_few(answer):
     """What is drawn of 60 images in three sorted classes: how many of each, whether twice, and by which seed."""
     targets = [0] * 30 + [1] * 20 + [2] * 10
     for each in (1, 4):
-        draws = {seed: list(answer(targets, each, seed)) for seed in range(4)}
+        draws = {seed: as_positions(answer(list(targets), each, seed), len(targets)) for seed in range(4)}
         for places in draws.values():
             _expect_places(places, targets, each)
-        again = list(answer(targets, each, 0))
+        again = as_positions(answer(list(targets), each, 0), len(targets))
         if sorted(again) != sorted(draws[0]):
             ask = "Where does the seed get to?"
             raise Wrong("Two calls with one seed drew different images.", ask=ask)
@@ -24,9 +25,7 @@ def check_draw_few(answer):
         raise Wrong("Four seeds drew the very same images.", ask=ask)
 
 
-def _expect_places(places: list, targets: list[int], each: int) -> None:
-    if not all(isinstance(place, int) and 0 <= place < len(targets) for place in places):
-        raise Wrong("Not a list of positions in `targets` came back.", ask="Is it like `[3, 17, 41]`?")
+def _expect_places(places: list[int], targets: list[int], each: int) -> None:
     if len(set(places)) < len(places):
         ask = "Which function of `random` puts back what it drew, and which does not?"
         raise Wrong("One image was drawn twice.", ask=ask)
@@ -54,6 +53,27 @@ def _first_of_a_shuffle(targets, each, seed):
             count[targets[place]] += 1
             places.append(place)
     return places
+
+
+def _with_numpy(targets, each, seed):
+    import numpy as np
+
+    generator, numbers = np.random.default_rng(seed), np.array(targets)
+    own = [np.flatnonzero(numbers == target) for target in np.unique(numbers)]
+    return np.concatenate([generator.choice(places, each, replace=False) for places in own])
+
+
+def _a_list_per_class(targets, each, seed):
+    generator = random.Random(seed)
+    own = [[place for place, one in enumerate(targets) if one == target] for target in sorted(set(targets))]
+    return [generator.sample(places, each) for places in own]
+
+
+def _shuffled_targets(targets, each, seed):
+    random.Random(seed).shuffle(targets)
+    return [
+        place for target in set(targets) for place in [p for p, t in enumerate(targets) if t == target][:each]
+    ]
 
 
 def _the_first_ones(targets, each, seed):
@@ -94,13 +114,15 @@ def _put_back(targets, each, seed):
         "Collect the positions of each class by themselves, then draw from them.",
         "`random.Random(seed).sample(positions, each)` draws without putting back, and asks nobody else's seed.",
     ],
-    also_right=[_with_torch, _first_of_a_shuffle],
+    also_right=[_with_torch, _with_numpy, _first_of_a_shuffle],
     mistakes=[
         Mistake(_the_first_ones, says="0 of class 2"),
         Mistake(_from_all, says="of class 0"),
         Mistake(_first_of_each, says="Four seeds drew the very same images"),
         Mistake(_without_seed, says="Two calls with one seed drew different images"),
         Mistake(_put_back, says="drawn twice"),
+        Mistake(_a_list_per_class, says="one of type `list`"),
+        Mistake(_shuffled_targets, says="of class 0"),
     ],
     remember="Draw from each class, without putting back, and anew for each seed: the luck of the draw is a part "
     "of the spread.",
@@ -125,8 +147,11 @@ def check_seen_before(answer):
     test[1], test[6], test[9] = train[5], train[0], train[11].flip(-1)
     test[4] = train[4].flatten()[torch.randperm(48)].view(3, 4, 4)  # the same colours, another picture
     test[3, 0, 0, 0] = train[3, 0, 0, 0]
-    found = {int(place) for place in answer(train, test)}
+    found = set(as_positions(answer(train, test), 12, example="[3, 7]"))
     wanted = {1, 6, 9}
+    if found == {0, 5, 11}:
+        ask = "Which of the two is the loop over the test images?"
+        raise Wrong("The positions of the *training* images came back.", ask=ask)
     if extra := found - wanted:
         _raise_extra(extra)
     if 9 in wanted - found and len(wanted - found) == 1:
@@ -176,6 +201,21 @@ def _no_mirror(train, test):
     return [place for place, image in enumerate(test) if any(torch.equal(image, one) for one in train)]
 
 
+def _positions_in_train(train, test):
+    both = [*test, *test.flip(-1)]
+    return [place for place, image in enumerate(train) if any(torch.equal(image, one) for one in both)]
+
+
+def _as_a_mask(train, test):
+    both = [*train, *train.flip(-1)]
+    return [any(torch.equal(image, one) for one in both) for image in test]
+
+
+def _the_images(train, test):
+    both = [*train, *train.flip(-1)]
+    return [image for image in test if any(torch.equal(image, one) for one in both)]
+
+
 def _upside_down(train, test):
     both = [*train, *train.flip(-2)]
     return [place for place, image in enumerate(test) if any(torch.equal(image, one) for one in both)]
@@ -195,6 +235,9 @@ def _upside_down(train, test):
         Mistake(_by_sum, says="at other places"),
         Mistake(_no_mirror, says="in the mirror"),
         Mistake(_upside_down, says="in the mirror"),
+        Mistake(_positions_in_train, says="of the *training* images"),
+        Mistake(_as_a_mask, says="but `True` and `False`"),
+        Mistake(_the_images, says="one of type `Tensor`"),
     ],
     remember="Look for the same picture on both sides before you believe an accuracy; a mirror image is the same "
     "picture too.",

@@ -1,17 +1,21 @@
 """Features computed once: how it is done, and what it saves."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from ftlab.exercises.behaviour import below, moved, some
-from ftlab.exercises.core import Mistake, Wrong, exercise
+from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
 from ftlab.exercises.models import SmallResNet
+from ftlab.training import cached, fit, loader
+from ftlab.training.caching.walk import NotExactError
 
 
 def check_fit_head(answer):
-    """How many images go through the body in five epochs, what moves, and whether the head learns."""
+    """How many images go through the body in five epochs, what moves, and whether the head learns in each."""
     model = SmallResNet(num_classes=2)
     images = torch.randn(24, 3, 32, 32)
     targets = (images.mean((1, 2, 3)) > 0).long()
@@ -24,20 +28,42 @@ def check_fit_head(answer):
 
     hook = model.conv1.register_forward_pre_hook(count)
     before = _loss(model, images, targets)
+    shorter = copy.deepcopy(model)
     seen[0] = 0
-    moving = moved(model, lambda: answer(model, dataset, 5))
+    moving = moved(model, lambda: _call(answer, model, dataset, 5))
+    count_of_images = seen[0]
     hook.remove()
+    if type(model.fc) is not nn.Linear:
+        text = f"After your answer `model.fc` is `{type(model.fc).__name__}`: the model has lost its head."
+        raise Wrong(text, ask="What was put in the place of the head, and who puts the head back?")
     if body := moving - below(model, "fc"):
         raise Wrong(f"{some(body)} of the body moved.", ask="In which mode did the images go through the body?")
     if not moving:
         ask = "Whose parameters did the optimizer get, and did anything call `backward`?"
         raise Wrong("The head of the model did not move.", ask=ask)
-    if seen[0] > 24:
-        text = f"{seen[0]} images went through the body, for 24 images and 5 epochs."
+    if count_of_images > 24:
+        text = f"{count_of_images} images went through the body, for 24 images and 5 epochs."
         raise Wrong(text, ask="Which lines stand inside the loop over the epochs, and need not?")
     if not _loss(model, images, targets) < 0.9 * before:
         text = "The head moved, but the loss on the images that it was trained on has hardly fallen."
         raise Wrong(text, ask="What does the head get in training, and what in the model?")
+    _call(answer, shorter, dataset, 1)
+    if torch.equal(shorter.fc.weight, model.fc.weight):
+        text = "With one epoch the head ends exactly as with five."
+        raise Wrong(text, ask="Which line repeats the training, and how often?")
+
+
+def _call(answer, model: nn.Module, dataset: TensorDataset, epochs: int) -> None:
+    torch.manual_seed(0)
+    try:
+        answer(model, dataset, epochs)
+    except Raised as raised:
+        if isinstance(raised.error, NotExactError):  # the hook that counts is in its way
+            text = (
+                "`cached` does it all for you, and not here: it refuses a body that is watched, as this one is."
+            )
+            raise Wrong(text, ask="Which two loops does it need in plain PyTorch?") from None
+        raise
 
 
 @torch.no_grad()
@@ -77,6 +103,25 @@ def _children_in_a_row(model, dataset, epochs):
     with torch.no_grad():
         pairs = [(_body(model.eval())(x), y) for x, y in DataLoader(dataset, batch_size=8)]
     _train_head(model.fc, torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), epochs)
+
+
+def _head_not_put_back(model, dataset, epochs):
+    head, model.fc = model.fc, nn.Identity()
+    with torch.no_grad():
+        pairs = [(model.eval()(x), y) for x, y in DataLoader(dataset, batch_size=8)]
+    _train_head(head, torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), epochs)
+
+
+def _a_single_epoch(model, dataset, epochs):
+    _with_a_hook(model, dataset, 1)
+
+
+def _with_cached(model, dataset, epochs):
+    model.eval().requires_grad_(False)
+    model.fc.requires_grad_(True)
+    quick = cached(model, loader(dataset, batch_size=8), progress=False)
+    optimizer = torch.optim.AdamW(model.fc.parameters(), lr=0.03)
+    fit(quick.model, quick.train, epochs=epochs, optimizer=optimizer, progress=False)
 
 
 def _every_epoch(model, dataset, epochs):
@@ -126,6 +171,9 @@ def _shuffled_targets(model, dataset, epochs):
         Mistake(_in_train_mode, says="of the body moved"),
         Mistake(_a_head_beside, says="The head of the model did not move"),
         Mistake(_shuffled_targets, says="has hardly fallen"),
+        Mistake(_head_not_put_back, says="`model.fc` is `Identity`"),
+        Mistake(_a_single_epoch, says="exactly as with five"),
+        Mistake(_with_cached, says="`cached` does it all for you, and not here"),
     ],
     remember="A frozen body gives the same in every epoch: run it once, and train the head on what it gave.",
 )
@@ -161,7 +209,9 @@ def check_body_passes(answer):
     counted = (_count(20, 1, stored=False), _count(20, 1, stored=True), _count(20, 3, stored=True))
     for (name, ask), said, found in zip(_CASES.items(), given, counted, strict=True):
         if said != found:
-            raise Wrong(f"For {name} it is not {said!r}: a body that counts its images came to another.", ask=ask)
+            raise Wrong(
+                f"For {name} it is not {said!r}: a body that counts its images came to another number.", ask=ask
+            )
 
 
 def _count(epochs: int, views: int, *, stored: bool) -> int:

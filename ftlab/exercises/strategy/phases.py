@@ -28,6 +28,10 @@ def check_second_phase(answer):
 
 
 def _expect_rates(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float) -> None:
+    lacking = [name for group in optimizer.param_groups for name in optimizer.defaults if name not in group]
+    if lacking:
+        text = f"A group of the optimizer has no {some(lacking)}: it cannot make a step."
+        raise Wrong(text, ask="Which call adds a group, and fills in what is not said?")
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name in sorted(below(model, "layer4")) if id(model.get_parameter(name)) not in rates]
     if missing:
@@ -76,6 +80,12 @@ def _same_rate(model, optimizer):
     optimizer.add_param_group({"params": model.layer4.parameters()})
 
 
+def _appended_by_hand(model, optimizer):
+    model.layer4.requires_grad_(True)
+    rate = optimizer.param_groups[0]["lr"] / 10
+    optimizer.param_groups.append({"params": list(model.layer4.parameters()), "lr": rate})
+
+
 def _everything_thaws(model, optimizer):
     model.requires_grad_(True)
     body = [p for name, p in model.named_parameters() if not name.startswith("fc.")]
@@ -113,6 +123,7 @@ def _made_anew(model, optimizer):
         Mistake(_everything_thaws, says="learn as well"),
         Mistake(_all_of_it_slower, says="`fc.weight` has the rate 0.01"),
         Mistake(_made_anew, says="forgotten the momentum"),
+        Mistake(_appended_by_hand, says="it cannot make a step"),
     ],
     remember="The second phase needs both: the flag for autograd, a group for the optimizer, at a smaller rate.",
 )
@@ -137,8 +148,15 @@ def check_gap_by_mode(answer):
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise Wrong("Not a pair of cause and repair came back.", ask="Is it like `(cause, repair)`?")
     cause, repair = given
-    if cause not in _CAUSES or repair not in _REPAIRS:
-        raise Wrong(f"`{cause}, {repair}` is not among the choices.", ask="How are they written in the task?")
+    if cause in _REPAIRS and repair in _CAUSES:
+        raise Wrong(
+            "You gave the repair first, and then the cause.", ask="In which order does the task want them?"
+        )
+    for said, choices, what in ((cause, _CAUSES, "causes"), (repair, _REPAIRS, "repairs")):
+        if said not in choices:
+            raise Wrong(
+                f"`{said}` is not among the {what} to choose from.", ask="How are they written in the task?"
+            )
     wrong = {
         "overfitting": "A network that knows its training images by heart fails on new images in *both* modes. "
         "This one is right on new images in train mode",
@@ -201,6 +219,10 @@ def _right_cause_wrong_repair():
     return "stored statistics", "more images"
 
 
+def _repair_first():
+    return "hold the norms", "stored statistics"
+
+
 def _longer_strides():
     return "stored statistics", "a larger rate"
 
@@ -219,6 +241,7 @@ def _longer_strides():
         Mistake(_leaking, says="too good"),
         Mistake(_right_cause_wrong_repair, says="`more images` gives"),
         Mistake(_longer_strides, says="`a larger rate` gives"),
+        Mistake(_repair_first, says="the repair first"),
     ],
     remember="Right in train mode and wrong in eval mode is no overfitting: it is batch norm.",
 )

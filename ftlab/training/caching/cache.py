@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
+from ftlab.given import refuse_no_model
 from ftlab.modes import keep_modes
 from ftlab.table import Table, Tabled
 from ftlab.training.caching import images as data
@@ -125,13 +126,24 @@ def cached(
         >>> fit(quick.model, quick.train, epochs=3, optimizer=optimizer, progress=False).epochs
         3
     """
-    if views is not None and views < 1:
-        raise ValueError(f"views must be at least 1, not {views}")
+    if not isinstance(model, nn.Module):
+        refuse_no_model(model)
+    if views is not None and not (isinstance(views, int) and views >= 1):
+        raise ValueError(f"views must be at least 1, not {views!r}")
     start = time.perf_counter()
     cache = Cache(model, train, should_stop=should_stop, progress=progress, folder=folder)
     train_loader = cache.loader(train, views=views)
-    val_loader = cache.loader(val) if val is not None else None
+    val_loader = _of_val(cache, val) if val is not None else None
     return cache.result(train_loader, val_loader, time.perf_counter() - start)
+
+
+def _of_val(cache: "Cache", val: DataLoader) -> CachedLoader:
+    try:
+        return cache.loader(val)
+    except NotExactError as error:
+        reason, random, _ = str(error).partition(data.VIEWS)
+        repair = ". What is measured is measured on the same images each time: give val other transforms"
+        raise NotExactError(f"val: {reason}{repair if random else ''}") from error
 
 
 @dataclass

@@ -17,9 +17,10 @@ from ftlab.training.caching import inside
 from ftlab.training.caching.walk import NotExactError, all_random_states, draws
 
 PROBES = 8
+VIEWS = ". To keep several versions of each: training.cached(..., views=4)"
 RANDOM = (
     "the dataset draws random numbers when it is asked for an image (a random augmentation): each epoch has "
-    "other images. To keep several versions of each: training.cached(..., views=4)"
+    f"other images{VIEWS}"
 )
 
 
@@ -30,7 +31,9 @@ def refuse_loader(loader: DataLoader) -> None:
         NotExactError: The batches cannot be had from the items alone.
     """
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
-        raise NotExactError(f"a {type(loader).__name__} makes its own batches; a DataLoader is needed")
+        raise NotExactError(
+            f"a {type(loader).__name__} is no plain DataLoader; training.loader(dataset) makes one"
+        )
     if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         raise NotExactError("the dataset has no numbered items, or the loader makes no batches")
     if loader.collate_fn is not default_collate:
@@ -79,8 +82,7 @@ def refuse_random(dataset: Dataset) -> None:
             first = image.clone(), target  # the dataset may write over what it gave
             if not _equal(first, _item(dataset, place)):
                 raise NotExactError(
-                    f"item {place} of the dataset was another one when it was asked for again. To keep several "
-                    "versions of each image: training.cached(..., views=4)"
+                    f"item {place} of the dataset was another one when it was asked for again{VIEWS}"
                 )
 
 
@@ -176,8 +178,7 @@ def asked_the_same(dataset: Dataset) -> Iterator[Dataset]:
             raise NotExactError(RANDOM)
         if quick_digest(dataset) != seen:
             raise NotExactError(
-                "the dataset gives other images after all were asked for once: each epoch has others. To keep "
-                "several versions of each: training.cached(..., views=4)"
+                f"the dataset gives other images after all were asked for once: each epoch has others{VIEWS}"
             )
 
 

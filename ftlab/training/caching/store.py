@@ -75,7 +75,12 @@ def keep(
         folder: Is made if it is not there.
         fingerprint: Of model and data.
         fill: Is given a function (shape, dtype) that returns the room; returns activations and targets.
+
+    Raises:
+        OSError: The folder is a file, or nothing can be written there.
     """
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file; activations are kept in a folder")
     folder.mkdir(parents=True, exist_ok=True)
     note, data = _files(folder, fingerprint)
     with tempfile.TemporaryDirectory(prefix=".activations-", dir=folder) as temporary:

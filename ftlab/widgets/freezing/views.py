@@ -10,7 +10,7 @@ from ftlab.freezing import FreezeAudit, FreezeCost, TensorAudit
 from ftlab.freezing.norms import is_held
 from ftlab.widgets.blocks import Block
 from ftlab.widgets.freezing.step import inputs
-from ftlab.widgets.html import escape
+from ftlab.widgets.html import escape, table_html
 
 
 def row(block: Block, found: FreezeAudit | None) -> dict[str, Any]:
@@ -80,14 +80,13 @@ def saved(found: FreezeCost | Exception | None, example: torch.Tensor | tuple) -
         _bar("backward work", now.backward, full.backward, _work),
     ]
     shapes = " and ".join("×".join(map(str, getattr(x, "shape", "?"))) for x in inputs(example))
-    return f"<table>{''.join(rows)}</table><p>of full training, for a batch of {shapes}</p>"
+    return f"{table_html('llrl', rows)}<p>of full training, for a batch of {shapes}</p>"
 
 
-def _bar(label: str, now: int, full: int, unit: Callable[[int], str]) -> str:
+def _bar(label: str, now: int, full: int, unit: Callable[[int], str]) -> list[str]:
     share = now / full if full else 0.0
     bar = f'<div class="ftlab-bar" aria-hidden="true"><div style="width: {share:.0%}"></div></div>'
-    numbers = f"{share:.0%}</td><td>{unit(now)} of {unit(full)}"
-    return f"<tr><td>{label}</td><td>{bar}</td><td>{numbers}</td></tr>"
+    return [label, bar, f"{share:.0%}", f"{unit(now)} of {unit(full)}"]
 
 
 def _bytes(size: int) -> str:

@@ -127,8 +127,9 @@ class ModesPanel(Panel):
             "kept for backward": f"{seen.kept / MIB:.1f} MiB of {seen.peak / MIB:.1f} MiB at the peak",
             "a backward": backward,
         }
+        left = 'style="text-align: left"'  # JupyterLab sends the cells of an output to the right
         cells = [
-            f'<tr><th scope="row" style="text-align: left">{escape(k)}</th><td>{escape(v)}</td></tr>'
+            f'<tr><th scope="row" {left}>{escape(k)}</th><td {left}>{escape(v)}</td></tr>'
             for k, v in rows.items()
         ]
         return f"<table>{''.join(cells)}</table>"

@@ -8,7 +8,7 @@ from ftlab.strategy.running import BATCH
 
 def strategy_code(trials: DepthTrials, s: dict[str, Any], epochs: int) -> str:
     """Return the settings as plain PyTorch; what is frozen is run in each epoch here."""
-    everything = s["images"] == len(trials.train.targets)
+    everything = s["images"] == len(trials.targets)
     places = "range(len(train))" if everything else str(draw(trials.train, s["images"], s["seed"]).indices)
     depth, blocks = s["depth"], len(trials.blocks)
     learns = "[]" if depth == 1 else '[""]' if depth == blocks else repr([f"{p}." for p in trials.parts(depth)])
@@ -16,7 +16,7 @@ def strategy_code(trials: DepthTrials, s: dict[str, Any], epochs: int) -> str:
     while s["images"] % size == 1:
         size += 1
     return _CODE.format(
-        head=trials.head, classes=len(trials.train.classes), seed=s["seed"], places=places, learns=learns,
+        head=trials.head, classes=len(trials.classes), seed=s["seed"], places=places, learns=learns,
         body_lr=f"{s['body_lr'] or 3e-4:.6g}", batch=size, epochs=epochs,
     )  # fmt: skip
 

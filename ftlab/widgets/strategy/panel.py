@@ -130,12 +130,12 @@ class StrategyPanel(Panel):
 
     def _fill_images(self) -> None:
         """Offer doublings, from two images of each class to all there are."""
-        train = self.trials[self.data.value].train
-        counts, count = [], 2 * len(train.classes)
-        while count < len(train.targets):
+        trials = self.trials[self.data.value]
+        counts, count = [], 2 * len(trials.classes)
+        while count < len(trials.targets):
             counts.append(count)
             count *= 2
-        options = [*counts, len(train.targets)]
+        options = [*counts, len(trials.targets)]
         before = self.images.value
         self._filling = True  # new options choose the first one for a moment
         self.images.options = options
@@ -173,7 +173,7 @@ class StrategyPanel(Panel):
             self.refresh()
 
         def step(done: float, expected: float) -> None:
-            job.tick(round(done, 1), round(expected, 1))  # where Stop ends it
+            job.tick(round(done, 1), round(expected, 1), unit="expected seconds")  # where Stop ends it
 
         try:
             run = trials.run(settings["depth"], count, **how, epochs=epochs, on_look=look, on_step=step)
@@ -182,12 +182,12 @@ class StrategyPanel(Panel):
         now.looks.append((epochs, run.accuracy))
         now.run = run
         self.results[:] = [one for one in self.results if one.settings != settings] + [now]
-        job.tick(epochs, epochs, accuracy=run.accuracy)
+        job.tick(epochs, epochs, unit="epochs")
         return run
 
     def _order(self, settings: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
         """Return the number of images as `DepthTrials.run` takes it, and rate and seed."""
-        count, every = settings["images"], len(self.trials[settings["data"]].train.targets)
+        count, every = settings["images"], len(self.trials[settings["data"]].targets)
         rate = {} if settings["body_lr"] is None else {"body_lr": settings["body_lr"]}
         return None if count == every else count, rate | {"seed": settings["seed"]}
 
@@ -215,7 +215,7 @@ class StrategyPanel(Panel):
             return
         figure = surface(
             results, now, self._names([*results, *([now] if now else [])]), self.images.options, self.epochs,
-            chance=1 / len(self.trials[self.data.value].train.classes),
+            chance=1 / len(self.trials[self.data.value].classes),
         )  # fmt: skip
         self.picture.show(figure, f"{self.data.value}: {figure.says}")
 
@@ -234,6 +234,10 @@ class StrategyPanel(Panel):
             for depth, rate in kinds
         }
 
+    def _name(self, settings: dict[str, Any]) -> str:
+        """Return what learns, in the words of the slider."""
+        return _depth_name(self.trials[settings["data"]].blocks, settings["depth"])
+
     def _table_html(self) -> str:
         if not self.results:
             return ""
@@ -245,12 +249,12 @@ class StrategyPanel(Panel):
         """Return a row per training, the latest first; `rows` of them, or all."""
         found = [
             [
-                s["data"], s["images"], run.strategy, s["body_lr"], s["seed"],
-                f"{run.accuracy:.1%}", f"{run.seconds:.1f}", f"{run.memory / 2**20:.0f}",
+                s["data"], s["images"], self._name(s), s["body_lr"], s["seed"],
+                f"{100 * run.accuracy:.1f}", f"{run.seconds:.1f}", f"{run.memory / 2**20:.1f}",
             ]
             for s, run in [(one.settings, one.run) for one in reversed(self.results)]
         ]  # fmt: skip
-        headers = ["data", "images", "learns", "body's rate", "seed", "accuracy", "seconds", "MiB"]
+        headers = ["data", "images", "learns", "body's rate", "seed", "accuracy, %", "seconds", "MiB"]
         return Table(headers, found[:rows])
 
     def describe(self) -> str:
@@ -260,7 +264,7 @@ class StrategyPanel(Panel):
         rate = f" at {next(iter(strategy.rates.values())):g}"
         rate += f", body at {s['body_lr']:.2g}" if s["body_lr"] else ""
         more = f"; {len(self.results)} results to compare" if len(self.results) > 1 else ""
-        return f"{s['data']}, {s['images']} images, {strategy.name}{rate}: {self._found()}{more}"
+        return f"{s['data']}, {s['images']} images, {self._name(s)}{rate}: {self._found()}{more}"
 
     def _found(self) -> str:
         now = self._shown_now()
