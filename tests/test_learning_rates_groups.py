@@ -431,6 +431,18 @@ def test_options_and_rates_that_optimizers_accept():
     }
 
 
+def test_a_rate_that_is_a_text_is_named_and_not_stumbled_over():
+    model = nn.Linear(2, 1)
+    optimizer = SGD([{"params": model.parameters(), "lr": "1e-3"}])
+    found = xray(model, optimizer)
+    assert found.flags == {"no number as rate": ["weight", "bias"]}
+    assert found.tensors[0].lr is None
+    assert not found.ok
+    model(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(TypeError):  # as the advice says
+        optimizer.step()
+
+
 @pytest.mark.parametrize(
     "kind",
     [

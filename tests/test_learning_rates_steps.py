@@ -104,6 +104,18 @@ def test_update_ratio_says_what_it_needs():
         update_ratio(nn.Linear(1, 1), lambda: None)
 
 
+def test_a_step_that_moves_nothing_is_named():
+    model = nn.Linear(4, 2)
+    assert "nothing moved" in repr(update_ratio(model, lambda: None, SGD(model.parameters())))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step():
+        model(torch.ones(1, 4)).sum().backward()
+        optimizer.step()
+
+    assert "nothing moved" not in repr(update_ratio(model, step, optimizer))
+
+
 def test_zeros_have_no_ratio_and_the_results_can_be_shown():
     model = nn.Linear(2, 1)
     nn.init.zeros_(model.bias)
@@ -269,6 +281,17 @@ def test_a_loss_that_runs_away_ends_the_sweep():
         ({"seeds": 0}, ValueError, "1 seed"),
         ({"batches": iter([])}, TypeError, "used up by a test"),
         ({"batches": []}, ValueError, "no batches"),
+        ({"batches": separable().dataset}, TypeError, r"hand over DataLoader\(dataset"),
+        ({"low": "1e-3"}, TypeError, "low has to be of type int or float"),
+        ({"steps": 20.5}, TypeError, "steps has to be of type int"),
+        ({"seeds": [1, 2]}, TypeError, "seeds has to be of type int"),
+        ({"loss": "cross entropy"}, TypeError, "the loss has to be of type Callable"),
+        ({"loss": nn.CrossEntropyLoss}, TypeError, r"call it, CrossEntropyLoss\(\)"),
+        (
+            {"loss": nn.CrossEntropyLoss(reduction="none")},
+            ValueError,
+            r"one number .* not a tensor of shape \(\d+,\)",
+        ),
     ],
 )
 def test_what_cannot_be_tested_is_refused(arguments, error, says):

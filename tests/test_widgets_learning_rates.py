@@ -96,9 +96,9 @@ def test_a_constant_rate_has_no_scheduler_to_step(panel):
 @pytest.mark.parametrize("schedule", _SCHEDULES)
 def test_a_schedule_called_as_it_is_made_for_is_in_order(model, schedule, monkeypatch):
     monkeypatch.setattr(Picture, "show", lambda *_: None)  # the pictures take the time
-    panel = RatesPanel(model, IMAGES, LABELS, PARTS, epochs=6, batches=5)
+    panel = RatesPanel(model, IMAGES, LABELS, PARTS, epochs=10, batches=5)
     panel.schedule.value = schedule
-    for made_for, when in ((6, "epoch"), (30, "batch")):
+    for made_for, when in ((10, "epoch"), (50, "batch")):
         panel.made_for.value, panel.when.value = made_for, when
         assert set(panel.timeline.kinds) <= ({"same"} if schedule == "one cycle, one rate" else set())
 

@@ -119,8 +119,8 @@ def range_test(
         what the seeds differ by.
 
     Raises:
-        ValueError: If the limits are no rising rates, or there are no batches.
-        TypeError: If `batches` is an iterator: its batches would be gone afterwards.
+        ValueError: If the limits are no rising rates, there are no batches, or the loss is not one number.
+        TypeError: If `batches` is an iterator: its batches would be gone afterwards. If it is a data set.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -132,6 +132,9 @@ def range_test(
         True
     """
     _check(model, batches, optimizer)
+    expect(loss, Callable, "the loss", "range_test(..., loss=F.cross_entropy)")
+    if isinstance(loss, type):
+        raise TypeError(f"the loss is the class {loss.__name__}: call it, {loss.__name__}(), to make a function")
     _check_numbers(low, high, steps, seeds)
     snapshot = Snapshot(model, *trainers(model, [optimizer]))
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
@@ -156,6 +159,10 @@ def _check(model: nn.Module, batches: Iterable, optimizer: Optimizer) -> None:
     call = "range_test(model, batches, optimizer)"
     expect(model, nn.Module, "the model", call)
     expect(optimizer, Optimizer, "the optimizer", call)
+    if isinstance(batches, Dataset) and not isinstance(batches, Iterable):
+        raise TypeError(
+            "a data set gives one image at a time: hand over DataLoader(dataset, batch_size=32, shuffle=True)"
+        )
     expect(batches, Iterable, "what holds the batches", call)
     if isinstance(batches, Iterator):
         raise TypeError("an iterator is used up by a test: hand over the DataLoader, or a list of batches")
@@ -172,6 +179,13 @@ def _check(model: nn.Module, batches: Iterable, optimizer: Optimizer) -> None:
 
 
 def _check_numbers(low: float, high: float, steps: int, seeds: int) -> None:
+    for name, value, kind in (
+        ("low", low, (int, float)),
+        ("high", high, (int, float)),
+        ("steps", steps, int),
+        ("seeds", seeds, int),
+    ):
+        expect(value, kind, name, "range_test(..., low=1e-6, high=1.0, steps=60, seeds=3)")
     if not 0 < low < high < math.inf:
         raise ValueError(f"the rates rise from low to high, both above 0; not from {low!r} to {high!r}")
     if steps < 10 or seeds < 1:
@@ -191,6 +205,8 @@ def _sweep(model, batches, optimizer, swept, rates, loss) -> list[float]:
         optimizer.zero_grad()
         value = loss(model(images.to(device)), targets.to(device))
         expect(value, Tensor, "what the loss returns", "range_test(..., loss=F.cross_entropy)")
+        if value.numel() != 1:
+            raise ValueError(f"a loss is one number for a batch, not a tensor of shape {tuple(value.shape)}")
         if not value.isfinite():
             break
         value.backward()

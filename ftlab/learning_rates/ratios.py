@@ -65,7 +65,10 @@ class UpdateRatios(Tabled):
             for one in found
         ]
         headers = ["tensor" if every else "group", "lr", "x lr", "size", "change", "ratio", "x ratio"]
-        return Table(headers, rows, note="ratio: the change in one step, relative to the size")
+        note = "ratio: the change in one step, relative to the size"
+        if not any(one.change for one in found):  # what is not a number is true
+            note += "\nnothing moved: is each rate 0, or does `step` not call optimizer.step() of this optimizer?"
+        return Table(headers, rows, note=note)
 
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Return groups and tensors as plain data."""

@@ -25,6 +25,7 @@ ADVICE = {
     "duplicate": "the same numbers twice: stepped twice, or by two rates",
     "rate 0": "computed and never used; freeze it instead, a scheduler may wake it",
     "negative rate": "it climbs instead of descending; optimizers do not look at the rate inside a group",
+    "no number as rate": "accepted in a group, an error in the first step; settings from a file are often texts",
     "misspelt option": "optimizers accept any option in a group and read only those that they know",
     "empty group": "often a generator that was used up: hand over a list",
 }
@@ -170,7 +171,7 @@ def labelled(optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, Optimizer, 
 
 def _look(name: str, tensor: Tensor, owners: list[_Place], twin: bool, in_model: bool) -> TensorXray:
     first = owners[0] if owners else None
-    lr = float(first.group["lr"]) if first and "lr" in first.group else None
+    lr = _rate(first.group) if first else None
     flags = [
         ("orphan", tensor.requires_grad and not owners),
         ("stale", not in_model),
@@ -178,6 +179,7 @@ def _look(name: str, tensor: Tensor, owners: list[_Place], twin: bool, in_model:
         ("duplicate", twin or len(owners) > 1),
         ("rate 0", lr == 0),
         ("negative rate", lr is not None and lr < 0),
+        ("no number as rate", first is not None and "lr" in first.group and lr is None),
     ]
     return TensorXray(
         name,
@@ -190,6 +192,12 @@ def _look(name: str, tensor: Tensor, owners: list[_Place], twin: bool, in_model:
         tuple(flag for flag, found in flags if found),
         0 if nn.parameter.is_lazy(tensor) else tensor.numel(),
     )
+
+
+def _rate(group: dict) -> float | None:
+    """Return the rate of a group; None if it has none, or if that is no number."""
+    lr = group.get("lr")
+    return float(lr) if isinstance(lr, int | float | Tensor) else None
 
 
 def _remembers(optimizer: Optimizer, tensor: Tensor) -> bool:
