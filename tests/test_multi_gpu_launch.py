@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,14 +32,14 @@ def family(mark):
 
     A launch of another test, which runs beside this one, has another mark.
     """
-    # Python only: a browser that other tests use starts and ends processes as it likes.
-    found = {child for child in psutil.Process().children(recursive=True) if "python" in child.name()}
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
+    ours, found = set(psutil.Process().children(recursive=True)), set()
+    for process in {*ours, *psutil.process_iter()}:
+        with suppress(
+            psutil.NoSuchProcess, psutil.AccessDenied
+        ):  # they come and go, also while they are looked at
+            # Python only: a browser that other tests use starts and ends processes as it likes.
+            if (process in ours and "python" in process.name()) or process.environ().get(MARK) == mark:
                 found.add(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
     return found
 
 

@@ -17,8 +17,11 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+PLACES = {ROOT, Path.home(), Path(tempfile.gettempdir())} - {
+    Path("/")
+}  # somebody without a home is at home there
 MACHINE = "|".join(
-    [re.escape(str(place)) for place in (ROOT, Path.home(), tempfile.gettempdir())]
+    [re.escape(str(place)) for place in sorted(PLACES)]
     + [r"/home/\w", r"/Users/\w", r"[A-Z]:\\\w", "site-packages", "ipykernel_"]
 )
 EXECUTE = "; run: make notebooks"

@@ -30,7 +30,7 @@ def launch(
     function: Callable[..., Any],
     *args: Any,
     nproc: int = 2,
-    timeout: float = 120.0,
+    timeout: float = 300.0,
     device: str | None = None,
     join: bool = True,
     show: Callable[[int, str], None] | None = print_line,

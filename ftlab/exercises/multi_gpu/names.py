@@ -117,6 +117,7 @@ def _only_the_wrapped(state):
         Mistake(_only_the_wrapped, says="got lost"),
     ],
     remember="Prefixes come off the front, one by one; better still, save the inner model and have none.",
+    seconds=60,  # its first call of `torch.compile` in a process loads a lot
 )
 def clean_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return `state` with the names of the model itself: no `module.` or `_orig_mod.` of wrappers in front."""

@@ -127,6 +127,7 @@ def _another_head_on_top(num_classes):
         Mistake(_another_head_on_top, says="of type `Sequential`"),
     ],
     remember="Load with the head that the weights have, then replace the head.",
+    seconds=30,
 )
 def classifier_for(num_classes: int) -> nn.Module:
     """Repair: return a *pretrained* `efficientnet_lite0` with a new head for `num_classes`."""

@@ -351,7 +351,7 @@ def _the_other_way_round():
         Mistake(_the_other_way_round, says="not in the task's lists"),
     ],
     remember="The range is the first thing to look at: print the smallest and the largest number of a batch.",
-    seconds=30,
+    seconds=60,
 )
 def costliest_mistake() -> tuple[str, str]:
     """Choose and justify: which of three wrong preprocessings costs a photograph the most?

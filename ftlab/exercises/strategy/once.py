@@ -176,6 +176,7 @@ def _shuffled_targets(model, dataset, epochs):
         Mistake(_with_cached, says="`cached` does it all for you, and not here"),
     ],
     remember="A frozen body gives the same in every epoch: run it once, and train the head on what it gave.",
+    seconds=30,
 )
 def fit_head(model: nn.Module, dataset: torch.utils.data.Dataset, epochs: int) -> None:
     """Repair: train the head `model.fc` for some epochs, and let each image go through the body only once.

@@ -244,6 +244,7 @@ def _longer_strides():
         Mistake(_repair_first, says="the repair first"),
     ],
     remember="Right in train mode and wrong in eval mode is no overfitting: it is batch norm.",
+    seconds=30,
 )
 def gap_by_mode() -> tuple[str, str]:
     """Choose and justify: everything was trained on 50 images; eval mode is right on a fifth of new images.

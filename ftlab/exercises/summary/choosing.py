@@ -270,6 +270,7 @@ def _choice_alone():
         Mistake(_choice_alone, says="A choice and a reason were asked for"),
     ],
     remember="In convolutional networks the activations fill the memory, and they grow with the batch.",
+    seconds=60,
 )
 def save_memory() -> tuple[str, str]:
     """Choose and justify: a ResNet-50 is trained on 64 images of 224 pixels with AdamW. What saves most memory?

@@ -106,6 +106,7 @@ def _only_the_sum():
         Mistake(_only_the_sum, says="With `outputs.append(output)` each further batch keeps"),
     ],
     remember="Whoever keeps a tensor with a grad_fn keeps its graph; backward empties it.",
+    seconds=30,
 )
 def what_grows() -> set[str]:
     """Predict: with which of these lines in the loop do the *activations* of every batch stay in memory?
