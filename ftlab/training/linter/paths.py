@@ -304,7 +304,8 @@ class Path:
         if isinstance(op, ast.MatMult):
             live = [one, other]  # the other one may be a parameter
         cut = {tag for tag in CUT if live and all(tag in tags for tags in live)}
-        divided = {"divided"} if isinstance(op, ast.Div | ast.Mult) and live else set()
+        known = bool(live) or not (one or other)  # of what an unknown function gives nothing is known
+        divided = {"divided"} if isinstance(op, ast.Div | ast.Mult) and known else set()
         return frozenset(((one | other) - CUT - {"softmax", "log_softmax", "sigmoid"}) | cut | divided)
 
     def tag(self, tags: frozenset[str], *more: str) -> frozenset[str]:
