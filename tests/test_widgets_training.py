@@ -136,6 +136,14 @@ def test_numbers_of_another_loop_are_not_shown(panel):
 
 
 @pytest.mark.parametrize("without", ["forward", "loss", "backward", "step"])
+def test_the_right_loop_beside_it_begins_with_the_same_model(model, panel):
+    panel.run.click()
+    with torch.no_grad():
+        model.fc.weight.mul_(3)  # as the shown code does it, run in a cell
+    panel.run.click()
+    assert panel.mine == panel.right
+
+
 def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
     panel.blocks = [name for name in ("forward", "loss", "backward", "step") if name != without]
     panel.refresh()

@@ -96,13 +96,13 @@ class LoopPanel(Panel):
         return _read(self.code())
 
     def _wrong(self) -> str:
-        """Return what is wrong with these lines beside their slips: one raises, or nothing is trained."""
+        """Return what is wrong with these lines and no slip: one raises, or nothing is trained."""
         line, why = raises_in(self.blocks)
         if line:
             return f"line {line} raises: {why}"
         needed = ("forward", "loss", "backward", "step")
         missing = next((BLOCKS[name] for name in needed if name not in self.blocks), "")
-        return f"nothing is trained: there is no `{missing}`" if missing else ""
+        return f"nothing is trained: there is no `{missing}`" if missing and self.report().ok else ""
 
     def _choose(self) -> None:
         self.chosen = self.lines.value or 0
@@ -132,7 +132,7 @@ class LoopPanel(Panel):
         self._set([*self.blocks[: self.chosen], *self.blocks[self.chosen + 1 :]], self.chosen)
 
     def _run(self) -> None:
-        self.right = self.right or run_blocks(RIGHT, self.model, self.batches, lr=self.lr)
+        self.right = run_blocks(RIGHT, self.model, self.batches, lr=self.lr)  # the model may be another by now
         self.mine = run_blocks(self.blocks, self.model, self.batches, lr=self.lr)
 
     def _render(self) -> None:
@@ -211,7 +211,9 @@ def _words(report: LoopReport, wrong: str) -> str:
 
 def _numbers(mine: LoopRun, right: LoopRun) -> str:
     """Return both runs as one table, batch by batch."""
-    heads = "".join(f'<th colspan="2" style="text-align: center">{title}</th>' for title in COLUMNS.values())
+    heads = "".join(
+        f'<th colspan="2" style="text-align: center; padding: 0 8px">{title}</th>' for title in COLUMNS.values()
+    )
     runs = "<th>yours</th><th>right</th>" * len(COLUMNS)
     rows = []
     for place in range(len(right.losses)):
