@@ -135,7 +135,6 @@ def test_numbers_of_another_loop_are_not_shown(panel):
     assert panel.picture.alt == ""
 
 
-@pytest.mark.parametrize("without", ["forward", "loss", "backward", "step"])
 def test_the_right_loop_beside_it_begins_with_the_same_model(model, panel):
     panel.run.click()
     with torch.no_grad():
@@ -144,6 +143,7 @@ def test_the_right_loop_beside_it_begins_with_the_same_model(model, panel):
     assert panel.mine == panel.right
 
 
+@pytest.mark.parametrize("without", ["forward", "loss", "backward", "step"])
 def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
     panel.blocks = [name for name in ("forward", "loss", "backward", "step") if name != without]
     panel.refresh()
