@@ -51,6 +51,7 @@ class Path:
         self.windows: dict[int, tuple[ast.expr, int]] = {}  # the line of a step: the guard that makes it rare
         self.schedulers: dict[str, str] = {}  # name: how it was made
         self.kept: dict[int, str] = {}  # the line of a backward that keeps the graph: its loss
+        self.rare: dict[int, tuple[ast.expr, ...]] = {}  # the line of a backward: the guards around it
         self.divided: set[int] = set()  # the lines of backwards of a loss that was divided
         self.grad, self.autocast = True, False
         self.names: dict[str, str] = {}  # inside a called function: its parameters, as the caller calls them
