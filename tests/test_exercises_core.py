@@ -26,7 +26,7 @@ from torch import nn
 from ftlab import runner
 from ftlab.exercises.behaviour import as_names, below, expect_moves, held, moved, same_model, slip, train
 from ftlab.exercises.core import CheckFailed, Exercise, Feedback, Outcome, Wrong, all_exercises, exercise
-from ftlab.exercises.feedback import Prose
+from ftlab.exercises.feedback import Code, Prose
 from ftlab.exercises.models import SmallResNet, small_mobilenet, small_vit
 
 
@@ -710,6 +710,10 @@ def test_slips_of_the_pen_are_named():
     assert slip(model) == "`0.weight` has got a new attribute `requiresgrad`, which PyTorch does not know."
     model.requires_grad = False
     assert slip(model).startswith("`requires_grad` is now an attribute of the model itself")
+
+
+def test_a_solution_is_escaped_and_not_broken_within_a_word():
+    assert Code("a < b")._repr_html_() == '<pre style="word-break: normal">a &lt; b</pre>'
 
 
 def test_a_program_in_a_task_keeps_its_lines_and_its_indentation():

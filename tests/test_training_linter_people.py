@@ -1,8 +1,15 @@
 """Loops of many kinds of people, each read as a text: every slip is named in its line, and nothing else is."""
 
+import copy
+
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import LBFGS, SGD
 
 from ftlab.training import check_loop
+from ftlab.training.linter.arguments import small_model
 from tests.people.right import RIGHT
 from tests.people.slips import SLIPS
 
@@ -176,3 +183,91 @@ for x, y in loader:
     assert named(source.replace(product, "torch.tanh(feats)")) == [
         ("no_grad around the forward", "feats = backbone(x)")
     ]
+
+
+# functions that are run: what they call stands elsewhere, or in a closure
+
+
+class Trainer:
+    def __init__(self, model, every=2):
+        self.model, self.every = model, every
+        self.optimizer = SGD(model.parameters(), lr=0.01)
+
+    def step(self, batch):
+        images, targets = batch
+        return F.cross_entropy(self.model(images), targets)
+
+    def fit(self, train_loader):
+        self.model.train()
+        for i, batch in enumerate(train_loader):
+            window = min(self.every, len(train_loader) - i // self.every * self.every)
+            loss = self.step(batch) / window
+            loss.backward()
+            if (i + 1) % self.every == 0 or i + 1 == len(train_loader):
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+
+    def fit_undivided(self, train_loader):
+        for i, batch in enumerate(train_loader):
+            loss = self.step(batch)
+            loss.backward()
+            if (i + 1) % self.every == 0 or i + 1 == len(train_loader):
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+
+
+def with_a_moving_average(model, optimizer, loader, epochs=2):
+    average = copy.deepcopy(model).eval()
+    for _ in range(epochs):
+        model.train()
+        for images, targets in loader:
+            loss = F.cross_entropy(model(images), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                for own, other in zip(average.parameters(), model.parameters(), strict=True):
+                    own.lerp_(other, 0.1)
+        with torch.no_grad():
+            print(sum((average(x).argmax(1) == y).sum().item() for x, y in loader))
+
+
+def with_a_closure(model, images, targets):
+    optimizer = LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    for _ in range(2):
+
+        def closure():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), targets)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+
+def with_a_frozen_body_and_a_late_head(model, loader):
+    model.requires_grad_(False)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    model.fc = nn.Linear(model.fc.in_features, 3)
+    for images, targets in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), targets).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("function", [Trainer(small_model()).fit, with_a_moving_average, with_a_closure])
+def test_nothing_is_wrong_with_what_runs(function):
+    report = check_loop(function)
+    assert report.ok, report
+    assert report.steps
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "line"),
+    [
+        (Trainer(small_model()).fit_undivided, "accumulation not divided", 4),
+        (with_a_frozen_body_and_a_late_head, "optimizer before the head", 3),
+    ],
+)
+def test_one_slip_of_what_runs_is_named_once(function, kind, line):
+    assert [(one.kind, one.line) for one in check_loop(function).slips] == [(kind, line)]

@@ -1,6 +1,7 @@
 """LoopPanel: lines in any order, what three batches do to them, and that the model stays as it was."""
 
 import copy
+import random
 import warnings
 
 import pytest
@@ -11,7 +12,7 @@ from ftlab.exercises.behaviour import same_model
 from ftlab.exercises.models import SmallResNet
 from ftlab.random_state import keep_random_state
 from ftlab.training import check_loop
-from ftlab.training.blocks import BLOCKS, RIGHT, LoopRun, loop_code, run_blocks
+from ftlab.training.blocks import BLOCKS, RIGHT, LoopRun, loop_code, raises_in, run_blocks
 from ftlab.widgets.training import LOOPS, LoopPanel, _read
 
 IMAGES = torch.randn(6, 3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -134,6 +135,14 @@ def test_numbers_of_another_loop_are_not_shown(panel):
     assert panel.picture.alt == ""
 
 
+def test_the_right_loop_beside_it_begins_with_the_same_model(model, panel):
+    panel.run.click()
+    with torch.no_grad():
+        model.fc.weight.mul_(3)  # as the shown code does it, run in a cell
+    panel.run.click()
+    assert panel.mine == panel.right
+
+
 @pytest.mark.parametrize("without", ["forward", "loss", "backward", "step"])
 def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
     panel.blocks = [name for name in ("forward", "loss", "backward", "step") if name != without]
@@ -141,8 +150,42 @@ def test_a_loop_that_trains_nothing_is_not_called_right(panel, without):
     assert "nothing to object to" not in f"{panel.words.value}{panel}"
     panel.blocks = []
     panel.refresh()
-    assert "train nothing: there is no <code>outputs = model(images)</code>" in panel.words.value
-    assert repr(panel) == "0 lines, nothing is trained"
+    assert "Nothing is trained: there is no <code>outputs = model(images)</code>" in panel.words.value
+    assert repr(panel) == "0 lines, nothing is trained: there is no `outputs = model(images)`"
+
+
+def test_a_loop_that_raises_is_not_called_right(panel):
+    panel.blocks = ["loss", *RIGHT]
+    panel.refresh()
+    assert "<p>⚠ Line 1 raises: no line above it has made <code>outputs</code>.</p>" in panel.words.value
+    assert repr(panel) == "8 lines, line 1 raises: no line above it has made `outputs`"
+
+
+def test_where_a_loop_raises_is_known_before_it_runs():
+    model, batches = nn.Linear(4, 3), [(IMAGES[0, 0, :6, :4], LABELS)] * 2
+    raised = []
+    for blocks in _mutated_loops(80):
+        line, why = raises_in(blocks)
+        error = run_blocks(blocks, model, batches).error
+        assert bool(line) == bool(error), (blocks, why, error)
+        if line:
+            assert why.split("`")[1].rstrip("()") in error.replace("'", "`"), (blocks, why, error)
+            raised.append("NameError" in error)
+    assert set(raised) == {True, False}
+    assert len(raised) < 70
+
+
+def _mutated_loops(count):
+    """Yield the right loop with one to three lines moved, doubled, dropped or added."""
+    chance = random.Random(0)
+    for _ in range(count):
+        blocks = list(RIGHT)
+        for _ in range(chance.randint(1, 3)):
+            place, other = chance.randrange(len(blocks)), chance.randrange(len(blocks))
+            line = blocks.pop(place)
+            extra = chance.choice(["softmax", "total", "train", line])
+            blocks[other:other] = chance.choice([[line], [line, line], [], [extra, line]])
+        yield blocks
 
 
 def test_whoever_chooses_a_line_waits_neither_for_the_linter_nor_for_a_picture(panel, monkeypatch):

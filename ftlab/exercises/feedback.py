@@ -108,7 +108,7 @@ class Code(Prose):
 
     def _repr_html_(self) -> str:
         """Return the code as HTML, escaped."""
-        return f"<pre>{escape(self)}</pre>"
+        return f'<pre style="word-break: normal">{escape(self)}</pre>'
 
 
 def _prose(text: str) -> str:

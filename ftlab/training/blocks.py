@@ -76,6 +76,51 @@ def loop_code(blocks: Sequence[str], lr: float = 0.05) -> str:
     return _HEAD.format(lr=lr) + "\n".join(f"    {line}" for line in lines)
 
 
+def raises_in(blocks: Sequence[str]) -> tuple[int, str]:
+    """Return the first line that raises, from 1, and why; 0 and "" if none does.
+
+    A line may need what no line above it has made, or go back through a graph that is no longer there.
+
+    Args:
+        blocks: Names of `BLOCKS`.
+
+    Example:
+        >>> raises_in(["zero_grad", "loss", "forward"])
+        (2, 'no line above it has made `outputs`')
+        >>> raises_in(["forward", "loss", "backward", "backward"])
+        (4, '`backward()` has freed the graph already')
+    """
+    made: set[str] = set()
+    graph: dict[str, bool] = {"outputs": False, "loss": False}  # whether the graph behind it is still there
+    for line, name in enumerate(blocks, 1):
+        for needed in _NEEDS.get(name, ()):
+            if needed not in made:
+                return line, f"no line above it has made `{needed}`"
+        if name == "backward" and not graph["loss"]:
+            return line, "`backward()` has freed the graph already"
+        if name in ("forward", "loss"):
+            made.add("outputs" if name == "forward" else "loss")
+        graph = _graph_after(name, graph)
+    return 0, ""
+
+
+def _graph_after(name: str, graph: dict[str, bool]) -> dict[str, bool]:
+    if name == "forward":
+        return graph | {"outputs": True}
+    if name == "loss":
+        return graph | {"loss": graph["outputs"]}
+    return {"outputs": False, "loss": False} if name == "backward" else graph
+
+
+_NEEDS = {
+    "loss": ["outputs"],
+    "softmax": ["outputs"],
+    "detach": ["outputs"],
+    "backward": ["loss"],
+    "total": ["loss"],
+}
+
+
 @dataclass(repr=False)
 class LoopRun(Tabled):
     """What each batch did; the repr is the table.

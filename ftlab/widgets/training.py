@@ -1,5 +1,6 @@
 """The panel of the lesson on training: a loop of blocks, also in the wrong order, and what that does."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from ftlab.given import expect
 from ftlab.training import LoopReport, check_loop
-from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, run_blocks
+from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, raises_in, run_blocks
 from ftlab.widgets.html import escape, table_html
 from ftlab.widgets.panel import Panel, Picture
 
@@ -94,11 +95,14 @@ class LoopPanel(Panel):
         """Return what `check_loop` says about these lines."""
         return _read(self.code())
 
-    def _missing(self) -> str:
-        """Return the first line without which nothing is trained, if it is not there."""
-        return next(
-            (BLOCKS[name] for name in ("forward", "loss", "backward", "step") if name not in self.blocks), ""
-        )
+    def _wrong(self) -> str:
+        """Return what is wrong with these lines and no slip: one raises, or nothing is trained."""
+        line, why = raises_in(self.blocks)
+        if line:
+            return f"line {line} raises: {why}"
+        needed = ("forward", "loss", "backward", "step")
+        missing = next((BLOCKS[name] for name in needed if name not in self.blocks), "")
+        return f"nothing is trained: there is no `{missing}`" if missing and self.report().ok else ""
 
     def _choose(self) -> None:
         self.chosen = self.lines.value or 0
@@ -128,7 +132,7 @@ class LoopPanel(Panel):
         self._set([*self.blocks[: self.chosen], *self.blocks[self.chosen + 1 :]], self.chosen)
 
     def _run(self) -> None:
-        self.right = self.right or run_blocks(RIGHT, self.model, self.batches, lr=self.lr)
+        self.right = run_blocks(RIGHT, self.model, self.batches, lr=self.lr)  # the model may be another by now
         self.mine = run_blocks(self.blocks, self.model, self.batches, lr=self.lr)
 
     def _render(self) -> None:
@@ -140,7 +144,7 @@ class LoopPanel(Panel):
             for place, name in enumerate(self.blocks)
         ]
         self.lines.value = self.chosen if self.blocks else None
-        self.words.value = _words(report, self._missing())
+        self.words.value = _words(report, self._wrong())
         self.numbers.value = _numbers(self.mine, self.right) if self.mine else ""
         if self.mine is not self._drawn:
             self._draw_run()
@@ -156,8 +160,9 @@ class LoopPanel(Panel):
     def describe(self) -> str:
         """Return how many lines there are, what is wrong with them, and what three batches did."""
         kinds = self.report().kinds
-        nothing = "nothing is trained" if self._missing() else "nothing to object to"
-        slips = f"{len(kinds)} slip{'s' * (len(kinds) > 1)}: {', '.join(kinds)}" if kinds else nothing
+        found = [f"{len(kinds)} slip{'s' * (len(kinds) > 1)}: {', '.join(kinds)}"] if kinds else []
+        found += [self._wrong()] if self._wrong() else []
+        slips = "; ".join(found) or "nothing to object to"
         line = f"{len(self.blocks)} line{'s' * (len(self.blocks) != 1)}, {slips}"
         if self.mine and self.mine.distances:
             moved = f"the parameters moved by {self.mine.distances[-1]:.2%}"
@@ -190,23 +195,25 @@ def _batches(images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(images[i * size : (i + 1) * size], targets[i * size : (i + 1) * size]) for i in range(3)]
 
 
-def _words(report: LoopReport, missing: str) -> str:
+def _words(report: LoopReport, wrong: str) -> str:
     """Return what the linter says, a sentence per slip, in the numbers of the panel's lines."""
-    if missing and not report.slips:
-        return f"<p>⚠ These lines train nothing: there is no <code>{missing}</code>.</p>"
+    said = re.sub("`([^`]+)`", r"<code>\1</code>", escape(wrong[:1].upper() + wrong[1:]))
+    first = f"<p>⚠ {said}.</p>" if wrong else ""
     if not report.slips:
-        return "<p>✓ check_loop has nothing to object to.</p>"
+        return first or "<p>✓ check_loop has nothing to object to.</p>"
     items = "".join(
         f"<li><b>{escape(one.kind)}</b>{f' (line {one.line - FIRST + 1})' if (one.line or 0) >= FIRST else ''}: "
         f"{escape(one.why)}.<br>Repair: <code>{escape(one.repair)}</code></li>"
         for one in report.slips
     )
-    return f"<ul>{items}</ul>"
+    return f"{first}<ul>{items}</ul>"
 
 
 def _numbers(mine: LoopRun, right: LoopRun) -> str:
     """Return both runs as one table, batch by batch."""
-    titles = "".join(f'<th colspan="2" style="text-align: center">{title}</th>' for title in COLUMNS.values())
+    titles = "".join(
+        f'<th colspan="2" style="text-align: center; padding: 0 8px">{title}</th>' for title in COLUMNS.values()
+    )
     headers = ["batch", *["yours", "right"] * len(COLUMNS)]
     rows = []
     for place in range(len(right.losses)):

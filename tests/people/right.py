@@ -434,4 +434,142 @@ for epoch in range(300):
 torch.optim.swa_utils.update_bn(loader, swa_model)
 preds = swa_model(test_input)
 """,
+    "wgan gp": """
+for i, (imgs, _) in enumerate(dataloader):
+    real_imgs = imgs.type(Tensor)
+    optimizer_D.zero_grad()
+    z = torch.randn(imgs.shape[0], 100)
+    fake_imgs = generator(z)
+    real_validity = discriminator(real_imgs)
+    fake_validity = discriminator(fake_imgs)
+    gradient_penalty = compute_gradient_penalty(discriminator, real_imgs.data, fake_imgs.data)
+    d_loss = -torch.mean(real_validity) + torch.mean(fake_validity) + lambda_gp * gradient_penalty
+    d_loss.backward()
+    optimizer_D.step()
+    optimizer_G.zero_grad()
+    if i % n_critic == 0:
+        fake_imgs = generator(z)
+        fake_validity = discriminator(fake_imgs)
+        g_loss = -torch.mean(fake_validity)
+        g_loss.backward()
+        optimizer_G.step()
+""",
+    "attention net": """
+class Attn(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
+        self.softmax = nn.Softmax(dim=-1)
+        self.head = nn.Linear(d, 10)
+    def forward(self, x):
+        a = self.softmax(self.q(x) @ self.k(x).transpose(1, 2) / math.sqrt(x.shape[-1]))
+        x = torch.matmul(a, self.v(x))
+        return self.head(x.mean(1))
+class Gate(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.se = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(d, d, 1), nn.Sigmoid())
+    def forward(self, x):
+        return x * self.se(x)
+model = nn.Sequential(Gate(64), nn.Flatten(2), Attn(64))
+opt = torch.optim.AdamW(model.parameters())
+crit = nn.CrossEntropyLoss()
+for x, y in loader:
+    opt.zero_grad()
+    loss = crit(model(x), y)
+    loss.backward()
+    opt.step()
+""",
+    "binary net with sigmoid and BCELoss": """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(30, 16); self.out = nn.Linear(16, 1)
+    def forward(self, x):
+        return torch.sigmoid(self.out(torch.relu(self.fc1(x)))).squeeze(-1)
+net = Net()
+criterion = nn.BCELoss()
+optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+for epoch in range(100):
+    net.train()
+    for xb, yb in train_dl:
+        pred = net(xb)
+        loss = criterion(pred, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+""",
+    "callbacks": """
+class Learner:
+    def one_batch(self, xb, yb):
+        self.xb, self.yb = xb, yb
+        self.pred = self.model(self.xb)
+        self.loss = self.loss_func(self.pred, self.yb)
+        self('after_loss')
+        if self.in_train:
+            self.loss.backward()
+            self.opt.step()
+            self.opt.zero_grad()
+    def all_batches(self):
+        for xb, yb in self.dl:
+            self.one_batch(xb, yb)
+    def fit(self, epochs):
+        self.opt = self.opt_func(self.model.parameters(), self.lr)
+        for epoch in range(epochs):
+            self.in_train = True
+            self.model.train()
+            self.dl = self.train_dl
+            self.all_batches()
+            self.in_train = False
+            self.model.eval()
+            self.dl = self.valid_dl
+            with torch.no_grad():
+                self.all_batches()
+""",
+    "nanogpt": """
+scaler = torch.cuda.amp.GradScaler(enabled=(dtype == 'float16'))
+optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
+@torch.no_grad()
+def estimate_loss():
+    out = {}
+    model.eval()
+    for split in ['train', 'val']:
+        losses = torch.zeros(eval_iters)
+        for k in range(eval_iters):
+            X, Y = get_batch(split)
+            with ctx:
+                logits, loss = model(X, Y)
+            losses[k] = loss.item()
+        out[split] = losses.mean()
+    model.train()
+    return out
+X, Y = get_batch('train')
+while True:
+    lr = get_lr(iter_num) if decay_lr else learning_rate
+    for param_group in optimizer.param_groups:
+        param_group['lr'] = lr
+    if iter_num % eval_interval == 0 and master_process:
+        losses = estimate_loss()
+        if losses['val'] < best_val_loss:
+            best_val_loss = losses['val']
+            checkpoint = {'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict()}
+            torch.save(checkpoint, 'ckpt.pt')
+    for micro_step in range(gradient_accumulation_steps):
+        with ctx:
+            logits, loss = model(X, Y)
+            loss = loss / gradient_accumulation_steps
+        X, Y = get_batch('train')
+        scaler.scale(loss).backward()
+    if grad_clip != 0.0:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if iter_num % log_interval == 0:
+        lossf = loss.item() * gradient_accumulation_steps
+    iter_num += 1
+    if iter_num > max_iters:
+        break
+""",
 }

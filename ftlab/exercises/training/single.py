@@ -62,7 +62,7 @@ def _expect_pixels(value: torch.Tensor, wanted: torch.Tensor, image: torch.Tenso
         text = f"{where} the first channel of your batch is the first of the image, and that is blue."
         raise Wrong(text, ask="In which order does OpenCV read the colours?")
     if _is_only_rescaled(value, wanted):
-        text = f"{where} each pixel is in its place, and its number is another: not (pixel - mean) / deviation."
+        text = f"{where} each pixel is in its place, and its number is another: not `(pixel - mean) / deviation`."
         raise Wrong(
             text, ask="By what is divided first, what is subtracted then, and by what is divided at last?"
         )

@@ -182,6 +182,7 @@ def _backward(path, node, owner, inner, given) -> Tags:
     path.event("backward", of=text, name=text, scaled="scaled" in tags)
     if keep:
         path.kept[path.line] = text
+    path.rare[path.line] = path.guards
     if "divided" in tags:
         path.divided.add(path.line)
     return NOTHING

@@ -51,6 +51,7 @@ class Path:
         self.windows: dict[int, tuple[ast.expr, int]] = {}  # the line of a step: the guard that makes it rare
         self.schedulers: dict[str, str] = {}  # name: how it was made
         self.kept: dict[int, str] = {}  # the line of a backward that keeps the graph: its loss
+        self.rare: dict[int, tuple[ast.expr, ...]] = {}  # the line of a backward: the guards around it
         self.divided: set[int] = set()  # the lines of backwards of a loss that was divided
         self.grad, self.autocast = True, False
         self.names: dict[str, str] = {}  # inside a called function: its parameters, as the caller calls them
@@ -304,7 +305,8 @@ class Path:
         if isinstance(op, ast.MatMult):
             live = [one, other]  # the other one may be a parameter
         cut = {tag for tag in CUT if live and all(tag in tags for tags in live)}
-        divided = {"divided"} if isinstance(op, ast.Div | ast.Mult) and live else set()
+        known = bool(live) or not (one or other)  # of what an unknown function gives nothing is known
+        divided = {"divided"} if isinstance(op, ast.Div | ast.Mult) and known else set()
         return frozenset(((one | other) - CUT - {"softmax", "log_softmax", "sigmoid"}) | cut | divided)
 
     def tag(self, tags: frozenset[str], *more: str) -> frozenset[str]:

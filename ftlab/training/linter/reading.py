@@ -109,7 +109,8 @@ def _accumulation(path: Path) -> Iterator[Slip]:
     steps = [event for event in path.events if event.kind == "step"]
     for step in steps:
         guard, line = path.windows.get(step.line, (None, 0))
-        size = _window(guard) if guard is not None and step.loops else ""
+        together = any(guard in around for around in path.rare.values())  # a step that is rare as a whole
+        size = _window(guard) if guard is not None and step.loops and not together else ""
         yield from _undivided(path, step, size)
         later = [one for one in steps if len(one.loops) < len(step.loops)]
         if size and not later and isinstance(guard, ast.Compare):

@@ -237,14 +237,14 @@ def _owners(found: Watch) -> Iterator[Slip]:
     graded, owned = set(found.graded), set(found.owned)
     strangers = owned - set(found.used)
     missing = {key for key in graded - owned if found.graded[key].requires_grad}
-    if graded and owned and not graded & owned:
-        says = f"seen: {len(graded)} tensors got gradients, and the optimizer has none of them"
-        yield slip("optimizer of other parameters", step, says)
-    elif missing and strangers:
+    if missing and strangers and owned & set(found.used):
         says = (
             f"seen: {len(missing)} tensors with gradients are in no optimizer, which has {len(strangers)} others"
         )
         yield slip("optimizer before the head", step, says)
+    elif graded and owned and not graded & owned:
+        says = f"seen: {len(graded)} tensors got gradients, and the optimizer has none of them"
+        yield slip("optimizer of other parameters", step, says)
     elif late := missing & found.frozen:
         says = f"seen: {len(late)} tensors were frozen at first, then got gradients, and are in no optimizer"
         yield slip("unfrozen without an optimizer", step, says)
