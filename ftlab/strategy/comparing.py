@@ -40,7 +40,8 @@ def compare(
         seeds: How many (0, 1, ...), or which.
         model: A name for `ftlab.pretrained.load`, or a model of your own.
         should_stop: Asked before each batch; True ends it as Ctrl-C does.
-        on_run: Called after each training with all that is there so far, to show it.
+        on_run: Called after each training with all that is there so far, to show it, or to save it: an error in a
+            later training (an image that cannot be read) ends it all.
         progress: Show a bar.
 
     Raises:
