@@ -355,6 +355,11 @@ def test_what_cannot_be_compared_is_refused(model, strategies, cases, seeds, err
         compare(strategies, cases, seeds, model=model, progress=False)
 
 
+def test_strategies_and_seeds_may_come_one_by_one(model):
+    found = compare((one for one in [HEAD]), CASES, iter([4, 5]), model=model, progress=False)
+    assert [(run.strategy, run.seed) for run in found.runs] == [("head", 4), ("head", 5)]
+
+
 def test_a_wrong_part_is_said_before_anything_is_trained(model):
     trained = []
     wrong = Strategy("wrong", {"head": 1e-2, "layer9": 1e-3})

@@ -49,6 +49,7 @@ def compare(
             nothing in the model. It is said before anything is trained.
         TypeError: What should be a strategy or a case is something else.
     """
+    strategies = strategies if isinstance(strategies, Strategy) else list(strategies)
     _check_kinds(strategies, data)
     seeds = _seeds(seeds)
     _check_names_and_parts(strategies, model)
@@ -87,7 +88,7 @@ def _check_kinds(strategies: Sequence[Strategy], data: Mapping[str, Case]) -> No
         kind = type(data).__name__
         raise TypeError(f"data is a dictionary, {{'my images': Case(train, test)}}; found a {kind}")
     for given, kind, make in (
-        (list(strategies), Strategy, "Strategy('head only', {'head': 3e-3})"),
+        (strategies, Strategy, "Strategy('head only', {'head': 3e-3})"),
         (list(data.values()), Case, "Case(train, test)"),
     ):
         if wrong := [one for one in given if not isinstance(one, kind)]:
