@@ -459,6 +459,17 @@ def test_strategies_without_a_common_seed_stand_in_one_table_and_cannot_be_told_
     assert both.plot()._repr_png_().startswith(b"\x89PNG")
 
 
+def test_one_that_was_stopped_before_its_first_result_can_be_shown(model):
+    found = compare([HEAD], CASES, 1, model=model, progress=False, should_stop=lambda: True)
+    assert not found.runs
+    for text in (repr(found), found._repr_html_()):
+        assert "no training was finished" in text
+        assert "ended early: " in text
+    with pytest.raises(ValueError, match="nothing to draw"):
+        found.plot()
+    assert (found + PAIRED).runs == PAIRED.runs
+
+
 def test_nothing_is_marked_where_a_stop_left_one_strategy_with_a_single_seed():
     stopped = made_up(a=[0.4, 0.3], b=[0.5])
     assert "40.0" not in repr(stopped)
