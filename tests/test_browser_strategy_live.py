@@ -33,6 +33,8 @@ def test_a_slider_is_moved_by_the_keyboard_and_a_result_appears(notebook):
     line = panel.get_by_role("status").last
     images, depth = (panel.locator(".noUi-handle").nth(number) for number in (0, 1))
     expect(line).to_have_text("colours, 6 images, head only at 0.003: not trained yet")
+    expect(panel.get_by_role("button", name="Show the code")).to_be_visible()
+    expect(panel.locator('[title="null"]')).to_have_count(0)  # ipywidgets would show it under the mouse
 
     # a move, and a result; the next one, and there are two to compare
     images.press("ArrowRight")

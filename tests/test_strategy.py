@@ -355,6 +355,11 @@ def test_what_cannot_be_compared_is_refused(model, strategies, cases, seeds, err
         compare(strategies, cases, seeds, model=model, progress=False)
 
 
+def test_strategies_and_seeds_may_come_one_by_one(model):
+    found = compare((one for one in [HEAD]), CASES, iter([4, 5]), model=model, progress=False)
+    assert [(run.strategy, run.seed) for run in found.runs] == [("head", 4), ("head", 5)]
+
+
 def test_a_wrong_part_is_said_before_anything_is_trained(model):
     trained = []
     wrong = Strategy("wrong", {"head": 1e-2, "layer9": 1e-3})
@@ -452,6 +457,17 @@ def test_strategies_without_a_common_seed_stand_in_one_table_and_cannot_be_told_
     assert both.level_with_best("case") == ["a", "c", "d"]
     assert "10.0 ± 0.0 *" in repr(both)
     assert both.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_one_that_was_stopped_before_its_first_result_can_be_shown(model):
+    found = compare([HEAD], CASES, 1, model=model, progress=False, should_stop=lambda: True)
+    assert not found.runs
+    for text in (repr(found), found._repr_html_()):
+        assert "no training was finished" in text
+        assert "ended early: " in text
+    with pytest.raises(ValueError, match="nothing to draw"):
+        found.plot()
+    assert (found + PAIRED).runs == PAIRED.runs
 
 
 def test_nothing_is_marked_where_a_stop_left_one_strategy_with_a_single_seed():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ftlab.widgets.html import code_html, error_html
 from ftlab.widgets.job import Job, Stopped
-from ftlab.widgets.panel import Panel
+from ftlab.widgets.panel import Panel, _twin
 from ftlab.widgets.picture import Picture
 
 
@@ -170,6 +170,13 @@ def test_the_twin_says_what_the_panel_says():
         assert part in html
     assert "Traceback" not in html
     assert "<button" not in html
+
+
+def test_the_twin_says_the_first_choice_of_a_slider():
+    slider = w.SelectionSlider(options=[1, 2, 5], value=1, description="passes")  # its label is empty
+    assert _twin(slider) == "<p>passes: 1</p>"
+    slider.value = 5
+    assert _twin(slider) == "<p>passes: 5</p>"
 
 
 def test_the_twin_depends_on_the_state_alone():

@@ -434,5 +434,14 @@ def test_no_data_and_data_that_do_not_fit_are_refused(model):
     other.classes = ("cyan", "magenta", "yellow")
     with pytest.raises(ValueError, match="there are no data"):
         StrategyPanel({}, model)
+    with pytest.raises(
+        TypeError, match=r"data is a dictionary, not a tuple: hand over \{name: \(train, test\)\}"
+    ):
+        StrategyPanel((TRAIN, TEST), model)
+    for wrong in (TRAIN, (TRAIN, TEST, FAR)):
+        with pytest.raises(TypeError, match=r"'near' is a (Colours|tuple), and no pair of datasets"):
+            StrategyPanel({"near": wrong}, model)
+    with pytest.raises(ValueError, match="epochs is 1 or more, not 0"):
+        StrategyPanel({"near": (TRAIN, TEST)}, model, epochs=0)
     with pytest.raises(ValueError, match="the classes of train and test differ"):
         StrategyPanel({"near": (TRAIN, other)}, model)

@@ -40,7 +40,8 @@ def compare(
         seeds: How many (0, 1, ...), or which.
         model: A name for `ftlab.pretrained.load`, or a model of your own.
         should_stop: Asked before each batch; True ends it as Ctrl-C does.
-        on_run: Called after each training with all that is there so far, to show it.
+        on_run: Called after each training with all that is there so far, to show it, or to save it: an error in a
+            later training (an image that cannot be read) ends it all.
         progress: Show a bar.
 
     Raises:
@@ -48,6 +49,7 @@ def compare(
             nothing in the model. It is said before anything is trained.
         TypeError: What should be a strategy or a case is something else.
     """
+    strategies = strategies if isinstance(strategies, Strategy) else list(strategies)
     _check_kinds(strategies, data)
     seeds = _seeds(seeds)
     _check_names_and_parts(strategies, model)
@@ -86,7 +88,7 @@ def _check_kinds(strategies: Sequence[Strategy], data: Mapping[str, Case]) -> No
         kind = type(data).__name__
         raise TypeError(f"data is a dictionary, {{'my images': Case(train, test)}}; found a {kind}")
     for given, kind, make in (
-        (list(strategies), Strategy, "Strategy('head only', {'head': 3e-3})"),
+        (strategies, Strategy, "Strategy('head only', {'head': 3e-3})"),
         (list(data.values()), Case, "Case(train, test)"),
     ):
         if wrong := [one for one in given if not isinstance(one, kind)]:

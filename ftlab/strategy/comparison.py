@@ -138,6 +138,8 @@ class Comparison(Tabled):
 
     def _title(self) -> str:
         counts = sorted({len(self.of(one.strategy, one.case)) for one in self.runs})
+        if not counts:
+            return "no training was finished"
         many = "one seed" if counts == [1] else f"mean ± standard deviation over {counts[-1]} seeds"
         if len(counts) > 1:
             many = f"mean ± standard deviation over {counts[0]} to {counts[-1]} seeds"
@@ -151,9 +153,15 @@ class Comparison(Tabled):
         return "\n".join(parts)
 
     def plot(self) -> "Picture":
-        """Return a heat map: accuracy by strategy and case, with the spread over the seeds in each cell."""
+        """Return a heat map: accuracy by strategy and case, with the spread over the seeds in each cell.
+
+        Raises:
+            ValueError: No training was finished.
+        """
         from .picture import heat
 
+        if not self.runs:
+            raise ValueError("no training was finished: there is nothing to draw")
         return heat(self)
 
     def __add__(self, other: "Comparison") -> "Comparison":
@@ -186,9 +194,6 @@ class Comparison(Tabled):
     def to_dict(self) -> dict[str, Any]:
         """Return the trainings as plain data."""
         return {"about": self.about, "stopped": self.stopped, "runs": [asdict(one) for one in self.runs]}
-
-    def __repr__(self) -> str:
-        return repr(self.table()) if self.runs else f"no training was finished; {self.stopped}"
 
 
 def measured() -> Comparison:

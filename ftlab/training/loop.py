@@ -288,7 +288,8 @@ def _checked(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     except (IndexError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"the loss cannot be computed from logits of shape {tuple(logits.shape)} and targets of shape "
-            f"{tuple(targets.shape)} with values from {targets.min().item()} to {targets.max().item()}: {error}. "
+            f"{tuple(targets.shape)} with values from {targets.min().item()} to {targets.max().item()}: "
+            f"{str(error).rstrip('.')}. "
             f"A model with {logits.shape[-1]} outputs knows the classes 0 to {logits.shape[-1] - 1}"
         ) from error
     if not value.isfinite():  # said before the step, so that the parameters are still numbers

@@ -15,18 +15,28 @@ function nameHandles(box) {
   }
 }
 
+// ipywidgets gives what has no tooltip the tooltip "null".
+function dropNulls(box) {
+  for (const named of box.querySelectorAll('[title="null"]')) named.removeAttribute("title");
+}
+
+function tidy(box) {
+  nameHandles(box);
+  dropNulls(box);
+}
+
 function render({ model, el }) {
   let box = null;
   let waiting = 0;
-  const later = new MutationObserver(() => nameHandles(box)); // a control is drawn when its model is here
+  const later = new MutationObserver(() => tidy(box)); // a control is drawn when its model is here
   const attach = () => { // at first the view stands in no page
     box = el.closest(".ftlab-panel");
     if (!box) { waiting = requestAnimationFrame(attach); return; }
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", model.get("label"));
     box.addEventListener("keydown", keepKey);
-    nameHandles(box);
-    later.observe(box, { childList: true, subtree: true });
+    tidy(box);
+    later.observe(box, { childList: true, subtree: true, attributeFilter: ["title"] });
   };
   attach();
   return () => {

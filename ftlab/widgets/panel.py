@@ -186,7 +186,7 @@ def _twin(row: Any) -> str:
         return "\n".join(filter(None, map(_twin, row.children)))
     if isinstance(row, w.Button) or not hasattr(row, "value"):
         return ""
-    value = getattr(row, "label", row.value)  # a choice has a label
+    value = getattr(row, "label", "") or row.value  # a choice has a label; a slider's first one may have lost it
     return f"<p>{escape(row.description)}: {escape(str(value))}</p>"
 
 

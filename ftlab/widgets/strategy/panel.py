@@ -8,6 +8,7 @@ import ipywidgets as w
 from torch.utils.data import Dataset
 
 from ftlab.strategy import DepthTrials, Run
+from ftlab.strategy.drawing import whole
 from ftlab.strategy.running import Model
 from ftlab.table import Table
 from ftlab.widgets.background import Latest
@@ -33,10 +34,14 @@ class StrategyPanel(Panel):
 
     Args:
         data: From a name to a pair of datasets, to train on and to measure on. Items are (image tensor, class
-            number), with `classes` and `targets`.
+            number), with `classes` and `targets`; or `Subset`s of such datasets.
         model: A name for `ftlab.pretrained.load`, or a classifier of your own.
         epochs: How often the images are gone through.
         live: Whether a move starts a training. On a slow machine switch it off, and press Train.
+
+    Raises:
+        TypeError: The data are no dictionary of pairs, or a dataset has no `classes` or no `targets`.
+        ValueError: There are no data, or the classes of a pair differ.
 
     Example:
         >>> from torch import nn
@@ -61,8 +66,9 @@ class StrategyPanel(Panel):
         epochs: int = 10,
         live: bool = True,
     ) -> None:
-        if not data:
-            raise ValueError("there are no data: hand over {name: (train, test)}")
+        _refuse_no_pairs(data)
+        if whole("epochs", epochs) < 1:
+            raise ValueError(f"epochs is 1 or more, not {epochs}")
         self.trials = _trials(data, model)
         self.epochs = epochs
         self.results: list[Result] = []
@@ -279,6 +285,17 @@ class StrategyPanel(Panel):
         """Return the training in plain PyTorch, from `model`, `train` and `test` on."""
         settings = self.settings
         return strategy_code(self.trials[settings["data"]], settings, self.epochs)
+
+
+def _refuse_no_pairs(data: Any) -> None:
+    wanted = "hand over {name: (train, test)}"
+    if not isinstance(data, Mapping):
+        raise TypeError(f"data is a dictionary, not a {type(data).__name__}: {wanted}")
+    if not data:
+        raise ValueError(f"there are no data: {wanted}")
+    for name, pair in data.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{name!r} is a {type(pair).__name__}, and no pair of datasets: {wanted}")
 
 
 def _trials(data: Mapping[str, tuple[Dataset, Dataset]], model: Model) -> dict[str, DepthTrials]:
