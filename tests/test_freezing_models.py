@@ -24,6 +24,7 @@ class Bench:
         self.x, self.y = torch.randn(2, 3, size, size), torch.tensor([0, 1])
         nn.init.normal_(self.part(head).weight, std=0.1)  # a new ViT's head is zero: no gradient comes past it
         self._fit_statistics()
+        self.state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def _fit_statistics(self):
         """Let the running statistics fit the images, as in a pretrained model."""
@@ -91,7 +92,8 @@ def shared(request):
 
 @pytest.fixture
 def bench(shared):
-    """Give the shared model, everything trainable and without gradients."""
+    """Give the shared model as it was made, everything trainable and without gradients."""
+    shared.model.load_state_dict(shared.state)
     unfreeze(shared.model)
     shared.model.zero_grad(set_to_none=True)
     return shared
