@@ -185,7 +185,7 @@ def _cosine_over_all(optimizer, epochs, batches):
     also_right=[_cycle_by_epochs, _cycle_of_one_step_more],
     mistakes=[
         Mistake(_cycle_one_rate, says="The group that came with a rate of 0.01 gets up to 0.1"),
-        Mistake(_cycle_for_other_rates, says="The group that came with a rate of 0.02 gets up to 0.01"),
+        Mistake(_cycle_for_other_rates, says="The group that came with a rate of 0.02 gets up to"),
         Mistake(_cycle_for_20_steps, says="After 21 of 21 batches the scheduler refused to go on"),
         Mistake(_cycle_counted_in_epochs, says="refused to go on"),
         Mistake(_cycle_too_long, says="the cycle has not come to its end"),
