@@ -90,16 +90,13 @@ def raises_in(blocks: Sequence[str]) -> tuple[int, str]:
         >>> raises_in(["forward", "loss", "backward", "backward"])
         (4, '`backward()` has freed the graph already')
     """
-    made: set[str] = set()
-    graph: dict[str, bool] = {"outputs": False, "loss": False}  # whether the graph behind it is still there
+    graph: dict[str, bool] = {}  # of what is made: whether the graph behind it is still there
     for line, name in enumerate(blocks, 1):
         for needed in _NEEDS.get(name, ()):
-            if needed not in made:
+            if needed not in graph:
                 return line, f"no line above it has made `{needed}`"
         if name == "backward" and not graph["loss"]:
             return line, "`backward()` has freed the graph already"
-        if name in ("forward", "loss"):
-            made.add("outputs" if name == "forward" else "loss")
         graph = _graph_after(name, graph)
     return 0, ""
 
@@ -109,7 +106,7 @@ def _graph_after(name: str, graph: dict[str, bool]) -> dict[str, bool]:
         return graph | {"outputs": True}
     if name == "loss":
         return graph | {"loss": graph["outputs"]}
-    return {"outputs": False, "loss": False} if name == "backward" else graph
+    return dict.fromkeys(graph, False) if name == "backward" else graph
 
 
 _NEEDS = {
