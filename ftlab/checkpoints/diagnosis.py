@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ftlab.plural import plural
 from ftlab.table import Table, Tabled
 
 from .info import CheckpointInfo, Finding
@@ -81,7 +82,7 @@ class Diagnosis(Tabled):
     def _title(self) -> str:
         name = self.path.name if self.path else "the state_dict"
         count = len(self.findings)
-        found = "fits as it is" if not count else f"{count} finding{'s' * (count > 1)}"
+        found = "fits as it is" if not count else plural(count, "finding")
         return f"{name} for this {type(self.model).__name__}: {found}"
 
     def _note(self) -> str:

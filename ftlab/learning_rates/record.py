@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ftlab.plural import plural
 from ftlab.table import Table, Tabled
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Timeline(Tabled):
             start += count
         if len(rows) > 12:
             rows = [*rows[:6], ["...", *[None] * len(_cut(self.groups))], *rows[-5:]]
-        title = f"{counted(self.rates, 'optimizer step')}, {counted(self.scheduled, 'scheduler step')}"
+        title = f"{plural(len(self.rates), 'optimizer step')}, {plural(len(self.scheduled), 'scheduler step')}"
         note = "\n".join(f"{mark.kind}: {mark.text}" for mark in self.marks)
         return Table(["steps", *_cut(self.groups)], rows, title=title, note=note)
 
@@ -74,11 +75,6 @@ class Timeline(Tabled):
 def _cut(columns: list) -> list:
     """Leave out what is in the middle of many columns; `rates` has them all."""
     return columns if len(columns) <= 8 else [*columns[:4], "...", *columns[-3:]]
-
-
-def counted(things: Sequence, what: str) -> str:
-    """Return how many there are, in words: "1 step", "2 steps"."""
-    return f"{len(things)} {what}{'s' * (len(things) != 1)}"
 
 
 def written(rates: Sequence[float]) -> str:

@@ -10,9 +10,10 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ftlab.freezing.snapshot import Snapshot
+from ftlab.plural import plural
 from ftlab.random_state import keep_random_state
 
-from .record import Mark, Timeline, counted
+from .record import Mark, Timeline
 from .xray import labelled
 
 When = Literal["epoch", "batch", "epoch first"]
@@ -55,7 +56,7 @@ def _attempt(found: Timeline, run: Callable) -> None:
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             found.marks.append(
-                Mark("raised", len(found.rates), f"after {counted(found.rates, 'step')} it raised {text}")
+                Mark("raised", len(found.rates), f"after {plural(len(found.rates), 'step')} it raised {text}")
             )
 
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, O
 from ftlab.given import expect
 from ftlab.learning_rates import Timeline, UpdateRatios, parameter_groups, timeline, update_ratio
 from ftlab.learning_rates.options import check_rate
-from ftlab.learning_rates.record import counted
+from ftlab.plural import plural
 from ftlab.widgets.html import escape
 from ftlab.widgets.panel import Panel
 from ftlab.widgets.picture import Picture
@@ -180,9 +180,10 @@ class RatesPanel(Panel):
     def describe(self) -> str:
         """Return the choices in one line."""
         count = len(self.timeline.marks)
-        things = f"{counted(self.timeline.marks, 'thing')} to look at" if count else "nothing to object to"
-        made = f", made for {counted(range(self.made_for.value), 'step')}, called {self.when.label}"
-        made = f"{made} ({counted(self.timeline.scheduled, 'time')})" if _SCHEDULES[self.schedule.value] else ""
+        things = f"{plural(count, 'thing')} to look at" if count else "nothing to object to"
+        made = f", made for {plural(self.made_for.value, 'step')}, called {self.when.label}"
+        made += f" ({plural(len(self.timeline.scheduled), 'time')})"
+        made = made if _SCHEDULES[self.schedule.value] else ""
         return f"{self.optimizer.value}, {self.schedule.value}{made}: {things}"
 
     def code(self) -> str:

@@ -8,6 +8,7 @@ import ipywidgets as w
 from torch import Tensor, nn
 
 from ftlab.given import expect
+from ftlab.plural import plural
 from ftlab.training import LoopReport, check_loop
 from ftlab.training.blocks import BLOCKS, COLUMNS, FIRST, RIGHT, LoopRun, loop_code, raises_in, run_blocks
 from ftlab.widgets.html import escape, table_html
@@ -160,10 +161,10 @@ class LoopPanel(Panel):
     def describe(self) -> str:
         """Return how many lines there are, what is wrong with them, and what three batches did."""
         kinds = self.report().kinds
-        found = [f"{len(kinds)} slip{'s' * (len(kinds) > 1)}: {', '.join(kinds)}"] if kinds else []
-        found += [self._wrong()] if self._wrong() else []
+        found = [f"{plural(len(kinds), 'slip')}: {', '.join(kinds)}"] if kinds else []
+        found += filter(None, [self._wrong()])
         slips = "; ".join(found) or "nothing to object to"
-        line = f"{len(self.blocks)} line{'s' * (len(self.blocks) != 1)}, {slips}"
+        line = f"{plural(len(self.blocks), 'line')}, {slips}"
         if self.mine and self.mine.distances:
             moved = f"the parameters moved by {self.mine.distances[-1]:.2%}"
             line += f"; after {len(self.mine.distances)} batches {moved}"

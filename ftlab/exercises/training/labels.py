@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ftlab.exercises.behaviour import as_names, as_number
 from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
+from ftlab.plural import plural
 
 # --- smoothed
 
@@ -225,23 +226,19 @@ def same_loss() -> set[str]:
 def check_squared_error(answer):
     """The loss for 4, 3 and 1 images of 3 classes, counted one by one; the labels afterwards."""
     for labels in ([0, 2, 1, 0], [2, 0, 1], [1]):
-        outputs, given = torch.rand(len(labels), 3), torch.tensor(labels)
+        outputs, given, images = torch.rand(len(labels), 3), torch.tensor(labels), plural(len(labels), "image")
         squares = [(outputs[i, c].item() - (c == y)) ** 2 for i, y in enumerate(labels) for c in range(3)]
         try:
             value = as_number(answer(outputs, given), "loss")
         except Raised as raised:
             ask = "Which shape do the outputs have, and which the targets?"
-            raise Wrong(f"With {_images(labels)}: {raised.message}", ask=ask) from None
+            raise Wrong(f"With {images}: {raised.message}", ask=ask) from None
         wanted = sum(squares) / len(squares)
         if not abs(value - wanted) <= 1e-5:
-            text = f"With {_images(labels)} you found {value:.3f}; counted one by one it is {wanted:.3f}."
+            text = f"With {images} you found {value:.3f}; counted one by one it is {wanted:.3f}."
             raise Wrong(text, ask="Which number is compared with which, and of how many squares is it the mean?")
         if given.tolist() != labels:
             raise Wrong("The caller's own labels are changed.", ask="Which method works in place?")
-
-
-def _images(labels: list) -> str:
-    return f"{len(labels)} image{'s' * (len(labels) != 1)}"
 
 
 def _numbers_as_targets(outputs, labels):

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ftlab.exercises.core import Mistake, Wrong, exercise
 from ftlab.exercises.training.recording import Recorded, small_batches
+from ftlab.plural import plural
 
 
 def check_train_clipped(answer):
@@ -18,8 +19,7 @@ def check_train_clipped(answer):
     wanted = _one_batch_each(model, batches, 0.01, 0.05)
     answer(model, batches, optimizer, 0.05)
     if len(optimizer.used) != len(batches):
-        made = len(optimizer.used)
-        text = f"For {len(batches)} batches the optimizer made {made} step{'s' * (made != 1)}."
+        text = f"For {len(batches)} batches the optimizer made {plural(len(optimizer.used), 'step')}."
         raise Wrong(text, ask="Which lines stand inside the loop?")
     _judge_clipped(optimizer.used, wanted)
 

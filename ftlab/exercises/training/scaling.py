@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ftlab.exercises.core import Mistake, Raised, Wrong, exercise
 from ftlab.exercises.training.recording import Recorded, small_batches, small_model
+from ftlab.plural import plural
 
 
 def check_mixed_step(answer):
@@ -41,10 +42,8 @@ def _call_mixed(answer, loss, model, optimizer, scaler) -> None:
 
 def _judge_mixed(optimizer: Recorded, steps: int) -> None:
     if len(optimizer.used) != steps:
-        calls, made = (
-            f"{n} {word}{'s' * (n != 1)}" for n, word in ((steps, "call"), (len(optimizer.used), "step"))
-        )
-        text = f"After {calls} the optimizer has made {made}."
+        made = plural(len(optimizer.used), "step")
+        text = f"After {plural(steps, 'call')} the optimizer has made {made}."
         raise Wrong(text, ask="Is there one step in each call?")
     norm = optimizer.used[-1].norm().item()
     if norm > 0.0501:

@@ -11,6 +11,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
 from ftlab.exercises.core import Mistake, Wrong, exercise
+from ftlab.plural import plural
 
 # --- accumulate
 
@@ -50,7 +51,7 @@ def _large_batches(model: nn.Module, batches: list, every: int) -> nn.Module:
 
 
 def _expect_steps(steps: int, wanted: int, where: str) -> None:
-    made = f"the optimizer made {steps} step{'s' * (steps != 1)}"
+    made = f"the optimizer made {plural(steps, 'step')}"
     if steps > wanted:
         raise Wrong(f"{where} {made}, and {wanted} are enough.", ask="How many images does one step see?")
     if steps < wanted:

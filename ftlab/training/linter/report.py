@@ -6,6 +6,7 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
+from ftlab.plural import plural
 from ftlab.table import Table
 
 from .slips import Slip
@@ -82,7 +83,7 @@ class LoopReport:
 
     def _verdict(self) -> str:
         if self.slips:
-            return f"{len(self.slips)} slip{'s' * (len(self.slips) > 1)} in this loop"
+            return f"{plural(len(self.slips), 'slip')} in this loop"
         return "no slip was found in this loop" if self.ok else "there was nothing to look at"
 
     def _marked(self) -> str:
